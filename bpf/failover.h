@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Layout that the programs share with user space (pyfailover/datapath/abi.py
+ * mirrors it and a test compares the two), and the arithmetic of the word.
+ *
+ * Dialect. BCC compiles the main .c file as text and rewrites map access in it
+ * and only in it, so:
+ *  - maps are declared in maps.h, and every .lookup() stands literally in a
+ *    function of the main .c file: in a header it loads as "unknown opcode
+ *    8d", in a macro it does not compile;
+ *  - helpers in headers take pointers and return values;
+ *  - no globals (no .rodata), no libbpf SEC(".maps");
+ *  - only uapi/ structures: the headers at hand belong to some kernel, not to
+ *    the one that runs.
+ */
+#ifndef FO_FAILOVER_H
+#define FO_FAILOVER_H
+
+#include <uapi/linux/types.h>
+
+#define FO_ABI_VERSION 1
+#define FO_MAX_SLAVES  8
+#define FO_NO_SLOT     0xff
+
+/* Groups of one namespace; the loader sets it (--max-groups). */
+#ifndef FO_MAX_GROUPS
+#define FO_MAX_GROUPS 64
+#endif
+
+/*
+ * The word: one aligned u64 per group, replaced by compare-and-swap alone.
+ *
+ *   bits  0-31  generation, one more with every change
+ *   bits 32-39  active slot, FO_NO_SLOT when there is none
+ *   bits 40-47  left: slots the programs stepped away from and which the
+ *               controller has not given back
+ *   bits 48-55  approved: slots the controller lets the programs step to
+ *   bits 56-63  flags
+ */
+#define FO_WORD_ACTIVE_SHIFT   32
+#define FO_WORD_LEFT_SHIFT     40
+#define FO_WORD_APPROVED_SHIFT 48
+#define FO_WORD_FLAGS_SHIFT    56
+
+#define FO_FLAG_KERNEL 1 /* the last change was made by a program */
+
+/*
+ * rx_grace: the slot left last in bits 56-63, and until when its unicast
+ * frames are still taken, in units of 1024 ns of bpf_ktime_get_ns().
+ */
+#define FO_GRACE_SLOT_SHIFT 56
+#define FO_GRACE_UNIT_SHIFT 10
+#define FO_GRACE_UNTIL_MASK ((1ULL << FO_GRACE_SLOT_SHIFT) - 1)
+
+struct fo_state {
+	__u64 word;
+	__u64 grace;
+};
+
+struct fo_group {
+	__u32 slave[FO_MAX_SLAVES]; /* ifindex by slot, 0: nothing there */
+};
+
+/* Which frames of a slave reach the master. */
+enum fo_rx_rule {
+	FO_RX_ACTIVE, /* while the slave is active, and in its grace */
+	FO_RX_ALWAYS,
+	FO_RX_NEVER,
+};
+
+/* What an interface is to us; the key is its ifindex. */
+struct fo_port {
+	__u32 group;
+	__u32 slot;    /* a slave's; a master's is FO_NO_SLOT */
+	__u32 master;  /* ifindex that a slave's frames go to */
+	__u32 rx_rule; /* enum fo_rx_rule */
+};
+
+/* Counters of one slave: index into struct fo_slave_stats. */
+enum fo_slave_counter {
+	FO_SLAVE_TX_PACKETS, /* handed to the slave; GSO counts segments */
+	FO_SLAVE_TX_BYTES,   /* as skb->len: headers of a GSO frame once */
+	FO_SLAVE_RX_PACKETS, /* handed to the master */
+	FO_SLAVE_RX_BYTES,
+	FO_SLAVE_RX_GRACE,	   /* of these: packets taken in rx_grace */
+	FO_SLAVE_RX_LINK_LOCAL,	   /* left to the slave's own stack */
+	FO_SLAVE_RX_DROP_INACTIVE, /* dropped: the slave is not active */
+	FO_SLAVE_LEFT,		   /* times a program stepped away from it */
+	FO_SLAVE_COUNTERS,
+};
+
+/* Counters of one group: index into struct fo_group_stats. */
+enum fo_group_counter {
+	FO_GROUP_TX_DROP_NO_ACTIVE, /* dropped: no slave to carry it */
+	FO_GROUP_TX_LINK_LOCAL,	    /* wire: not carried out of a slave */
+	FO_GROUP_COUNTERS,
+};
+
+struct fo_slave_stats {
+	__u64 counter[FO_SLAVE_COUNTERS];
+};
+
+struct fo_group_stats {
+	__u64 counter[FO_GROUP_COUNTERS];
+};
+
+/* Argument of fo_cas, handed in as the packet of BPF_PROG_TEST_RUN. */
+struct fo_cas_request {
+	__u32 group;
+	__u32 grace_slot; /* slot that rx_grace is for; FO_NO_SLOT: none */
+	__u64 expected;	  /* word that the caller decided upon */
+	__u64 desired;
+	__u64 grace_ns; /* duration, from now */
+};
+
+/* Its return value. */
+enum fo_cas_verdict {
+	FO_CAS_SWAPPED = 1,
+	FO_CAS_REFUSED = 2, /* somebody was faster: read and decide again */
+	FO_CAS_NO_GROUP = 3,
+	FO_CAS_BAD_REQUEST = 4,
+};
+
+_Static_assert(sizeof(struct fo_state) == 16, "ABI");
+_Static_assert(sizeof(struct fo_group) == 32, "ABI");
+_Static_assert(sizeof(struct fo_port) == 16, "ABI");
+_Static_assert(sizeof(struct fo_slave_stats) == 64, "ABI");
+_Static_assert(sizeof(struct fo_group_stats) == 16, "ABI");
+_Static_assert(sizeof(struct fo_cas_request) == 32, "ABI");
+
+static __always_inline __u32 fo_word_active(__u64 word)
+{
+	return word >> FO_WORD_ACTIVE_SHIFT & 0xff;
+}
+
+static __always_inline __u32 fo_word_left(__u64 word)
+{
+	return word >> FO_WORD_LEFT_SHIFT & 0xff;
+}
+
+static __always_inline __u32 fo_word_approved(__u64 word)
+{
+	return word >> FO_WORD_APPROVED_SHIFT & 0xff;
+}
+
+static __always_inline int fo_word_by_kernel(__u64 word)
+{
+	return word >> FO_WORD_FLAGS_SHIFT & FO_FLAG_KERNEL;
+}
+
+#endif

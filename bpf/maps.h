@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The maps: one set per network namespace, shared by all its groups. The
+ * loader pins each under its name; what is here outlives every process.
+ */
+#ifndef FO_MAPS_H
+#define FO_MAPS_H
+
+#include "failover.h"
+
+/* ifindex -> what the interface is to us. A hash, since an ifindex may be
+ * any 31-bit number. Sized so that every group can have all its slaves. */
+BPF_HASH(fo_ports, __u32, struct fo_port, FO_MAX_GROUPS *(FO_MAX_SLAVES + 1));
+
+/* group -> slaves; written by user space alone. */
+BPF_ARRAY(fo_groups, struct fo_group, FO_MAX_GROUPS);
+
+/* group -> word and grace. Apart from fo_groups because the word is never
+ * stored to, only swapped, once the group carries traffic. */
+BPF_ARRAY(fo_states, struct fo_state, FO_MAX_GROUPS);
+
+/* group * FO_MAX_SLAVES + slot -> counters. Per CPU: no atomics needed. */
+BPF_PERCPU_ARRAY(fo_slave_stats, struct fo_slave_stats,
+		 FO_MAX_GROUPS *FO_MAX_SLAVES);
+BPF_PERCPU_ARRAY(fo_group_stats, struct fo_group_stats, FO_MAX_GROUPS);
+
+#endif

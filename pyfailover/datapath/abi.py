@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mirror of bpf/failover.h: the layout that programs and user space share.
+
+A test compiles the header and compares every size, offset and number here.
+"""
+
+import ctypes as ct
+from enum import IntEnum
+
+from pyfailover.model import MAX_SLAVES, Word
+
+ABI_VERSION = 1
+NO_SLOT = 0xFF
+FLAG_KERNEL = 1
+
+
+class RxRule(IntEnum):
+    """enum fo_rx_rule: which frames of a slave reach the master."""
+
+    ACTIVE = 0
+    ALWAYS = 1
+    NEVER = 2
+
+
+class SlaveCounter(IntEnum):
+    """enum fo_slave_counter."""
+
+    TX_PACKETS = 0
+    TX_BYTES = 1
+    RX_PACKETS = 2
+    RX_BYTES = 3
+    RX_GRACE = 4
+    RX_LINK_LOCAL = 5
+    RX_DROP_INACTIVE = 6
+    LEFT = 7
+
+
+class GroupCounter(IntEnum):
+    """enum fo_group_counter."""
+
+    TX_DROP_NO_ACTIVE = 0
+    TX_LINK_LOCAL = 1
+
+
+class CasVerdict(IntEnum):
+    """enum fo_cas_verdict: what the program fo_cas returns."""
+
+    SWAPPED = 1
+    REFUSED = 2
+    NO_GROUP = 3
+    BAD_REQUEST = 4
+
+
+class State(ct.Structure):
+    """struct fo_state."""
+
+    _fields_ = (("word", ct.c_uint64), ("grace", ct.c_uint64))
+
+
+class Group(ct.Structure):
+    """struct fo_group."""
+
+    _fields_ = (("slave", ct.c_uint32 * MAX_SLAVES),)
+
+
+class Port(ct.Structure):
+    """struct fo_port."""
+
+    _fields_ = (
+        ("group", ct.c_uint32),
+        ("slot", ct.c_uint32),
+        ("master", ct.c_uint32),
+        ("rx_rule", ct.c_uint32),
+    )
+
+
+class CasRequest(ct.Structure):
+    """struct fo_cas_request."""
+
+    _fields_ = (
+        ("group", ct.c_uint32),
+        ("grace_slot", ct.c_uint32),
+        ("expected", ct.c_uint64),
+        ("desired", ct.c_uint64),
+        ("grace_ns", ct.c_uint64),
+    )
+
+
+SlaveStats = ct.c_uint64 * len(SlaveCounter)
+GroupStats = ct.c_uint64 * len(GroupCounter)
+
+
+def pack_word(word: Word) -> int:
+    """The u64 that stands for a word."""
+    active = NO_SLOT if word.active is None else word.active
+    flags = FLAG_KERNEL if word.by_kernel else 0
+    return (
+        word.generation & 0xFFFFFFFF
+        | active << 32
+        | word.left << 40
+        | word.approved << 48
+        | flags << 56
+    )
+
+
+def unpack_word(raw: int) -> Word:
+    """The word that a u64 stands for."""
+    active = raw >> 32 & 0xFF
+    return Word(
+        generation=raw & 0xFFFFFFFF,
+        active=None if active == NO_SLOT else active,
+        left=raw >> 40 & 0xFF,
+        approved=raw >> 48 & 0xFF,
+        by_kernel=bool(raw >> 56 & FLAG_KERNEL),
+    )

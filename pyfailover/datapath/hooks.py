@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Attachments: one program on one hook of one interface, by tcx or clsact.
+
+A tcx link is pinned as links/IFINDEX-HOOK; without the pin it would die with
+our process, and with the pin removed it is gone. A clsact filter is known by
+our priority and handle, and is ours only if its program is one of the set's.
+"""
+
+import errno
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from pyfailover.datapath import libbpf
+from pyfailover.datapath.build import PROGRAMS
+from pyfailover.errors import BpfError, RefusedError
+from pyfailover.model import Hook, TcMode
+
+# Behind every filter whose preference somebody or the kernel (0xc000 and
+# below) chose; above libbpf's and other agents' defaults of 1.
+PRIORITY = 0xFF00
+HANDLE = 0xF0
+
+_TCX = {Hook.INGRESS: libbpf.TCX_INGRESS, Hook.EGRESS: libbpf.TCX_EGRESS}
+_TC = {Hook.INGRESS: libbpf.TC_INGRESS, Hook.EGRESS: libbpf.TC_EGRESS}
+
+
+def has_tcx() -> bool:
+    """Whether the kernel has tcx (6.6)."""
+    try:
+        libbpf.tcx_progs(1, libbpf.TCX_INGRESS)
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:
+            return False
+        if exc.errno != errno.ENODEV:
+            raise
+    return True
+
+
+def foreign_tcx(ifindex: int, hook: Hook, ours: Collection[int]) -> list[str]:
+    """Names and ids of tcx programs on a hook that are not ours."""
+    return [
+        f"tcx program '{libbpf.prog_name(i)}' (id {i}) on {hook}"
+        for i in libbpf.tcx_progs(ifindex, _TCX[hook])
+        if i not in ours
+    ]
+
+
+def describe_program(prog_id: int) -> str:
+    """A program as people know it."""
+    return f"'{libbpf.prog_name(prog_id)}' (id {prog_id})"
+
+
+class Attachment:
+    """One hook of one interface, attached or not."""
+
+    def __init__(self, pins: Path, ifindex: int, hook: Hook, mode: TcMode) -> None:
+        self.ifindex = ifindex
+        self.hook = hook
+        self.mode = mode
+        self._pin = pins / "links" / f"{ifindex}-{hook}"
+
+    def __str__(self) -> str:
+        return f"{self.mode} attachment on {self.hook} of interface {self.ifindex}"
+
+    def attached(self, ours: Collection[int]) -> bool:
+        """Whether the program is there and sees packets of this interface."""
+        if self.mode is TcMode.CLSACT:
+            return self._filter_prog() in ours
+        try:
+            with libbpf.opened(self._pin) as fd:
+                link = libbpf.link_info(fd)
+        except FileNotFoundError:
+            return False
+        return link.ifindex == self.ifindex and link.prog_id in ours
+
+    def attach(self, prog_fd: int) -> None:
+        """Attach; replaces in place what is already ours.
+
+        Raises:
+            RefusedError: a filter of somebody else has our priority and handle.
+            BpfError: the kernel refused.
+        """
+        try:
+            if self.mode is TcMode.CLSACT:
+                libbpf.filter_attach(
+                    prog_fd,
+                    self.ifindex,
+                    _TC[self.hook],
+                    priority=PRIORITY,
+                    handle=HANDLE,
+                )
+            else:
+                self._attach_tcx(prog_fd)
+        except OSError as exc:
+            raise BpfError(
+                f"cannot attach to {self.hook} of interface {self.ifindex} "
+                f"by {self.mode}: {exc.strerror}"
+            ) from exc
+
+    def _attach_tcx(self, prog_fd: int) -> None:
+        self._pin.unlink(missing_ok=True)  # of a device that is gone
+        link = libbpf.tcx_attach(prog_fd, self.ifindex, _TCX[self.hook])
+        try:
+            libbpf.obj_pin(link, self._pin)
+        finally:
+            os.close(link)
+
+    def refuse_squatter(self, ours: Collection[int]) -> None:
+        """See that our place on clsact is free or ours.
+
+        Raises:
+            RefusedError: it is not.
+        """
+        prog = self._filter_prog() if self.mode is TcMode.CLSACT else None
+        if prog is not None and not _is_ours(prog, ours):
+            raise RefusedError(
+                f"cannot attach to {self.hook} of interface {self.ifindex}: "
+                f"preference {PRIORITY:#x} is taken by program "
+                f"{describe_program(prog)}"
+            )
+
+    def is_ours(self, ours: Collection[int]) -> bool:
+        """Whether a filter is there and runs a program of ours."""
+        prog = self._filter_prog()
+        return prog is not None and _is_ours(prog, ours)
+
+    def detach(self, ours: Collection[int]) -> None:
+        """Detach; what is not there, or not ours, stays as it is."""
+        if self.mode is not TcMode.CLSACT:
+            self._pin.unlink(missing_ok=True)
+        elif self.is_ours(ours):
+            libbpf.filter_detach(
+                self.ifindex, _TC[self.hook], priority=PRIORITY, handle=HANDLE
+            )
+
+    def _filter_prog(self) -> int | None:
+        return libbpf.filter_prog(
+            self.ifindex, _TC[self.hook], priority=PRIORITY, handle=HANDLE
+        )
+
+
+def all_attachments(pins: Path, ifindexes: Iterable[int]) -> list[Attachment]:
+    """Every attachment of ours: pinned links, and filters on these interfaces."""
+    found = []
+    for pin in sorted((pins / "links").glob("*-*")):
+        index, _, name = pin.name.partition("-")
+        found.append(Attachment(pins, int(index), Hook(name), TcMode.TCX))
+    for ifindex in ifindexes:
+        for hook in Hook:
+            attachment = Attachment(pins, ifindex, hook, TcMode.CLSACT)
+            if attachment.is_ours(()):
+                found.append(attachment)
+    return found
+
+
+def _is_ours(prog: int, ours: Collection[int]) -> bool:
+    """By id; by name once the set that it came from is gone."""
+    return prog in ours or libbpf.prog_name(prog) in PROGRAMS
+
+
+def make_clsact(ifindex: int) -> bool:
+    """Have a clsact qdisc; True if it was made, False if one is there."""
+    try:
+        libbpf.clsact_create(ifindex)
+    except OSError as exc:
+        if exc.errno == errno.EEXIST:
+            return False
+        raise BpfError(
+            f"cannot make a clsact qdisc on interface {ifindex}: {exc.strerror}"
+        ) from exc
+    return True
+
+
+def drop_clsact(ifindex: int) -> None:
+    """Delete the clsact qdisc; the caller has seen that it is empty."""
+    try:
+        libbpf.clsact_destroy(ifindex)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+            raise BpfError(
+                f"cannot delete the clsact qdisc of interface {ifindex}: {exc.strerror}"
+            ) from exc

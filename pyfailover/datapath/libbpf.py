@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""libbpf through ctypes: objects, pins, maps, test runs, tcx links, tc filters.
+
+One thin function per call, file descriptors as integers, failures as OSError
+with libbpf's errno. Nothing here knows what the programs are for. Works with
+libbpf 1.1 (Debian 12) and later; the layouts are those of its headers.
+"""
+
+import ctypes as ct
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+TCX_INGRESS = 46  # enum bpf_attach_type
+TCX_EGRESS = 47
+TC_INGRESS = 1  # enum bpf_tc_attach_point
+TC_EGRESS = 2
+TC_F_REPLACE = 1
+_MAX_PROGS = 64  # programs on one hook that a query shows
+
+
+class _TestRunOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("data_in", ct.c_void_p),
+        ("data_out", ct.c_void_p),
+        ("data_size_in", ct.c_uint32),
+        ("data_size_out", ct.c_uint32),
+        ("ctx_in", ct.c_void_p),
+        ("ctx_out", ct.c_void_p),
+        ("ctx_size_in", ct.c_uint32),
+        ("ctx_size_out", ct.c_uint32),
+        ("retval", ct.c_uint32),
+        ("repeat", ct.c_int),
+        ("duration", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cpu", ct.c_uint32),
+        ("batch_size", ct.c_uint32),
+    )
+
+
+class _QueryOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("query_flags", ct.c_uint32),
+        ("attach_flags", ct.c_uint32),
+        ("prog_ids", ct.c_void_p),
+        ("prog_cnt", ct.c_uint32),
+        ("prog_attach_flags", ct.c_void_p),
+    )
+
+
+class _TcHook(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("ifindex", ct.c_int),
+        ("attach_point", ct.c_int),
+        ("parent", ct.c_uint32),
+    )
+
+
+class _TcOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("prog_fd", ct.c_int),
+        ("flags", ct.c_uint32),
+        ("prog_id", ct.c_uint32),
+        ("handle", ct.c_uint32),
+        ("priority", ct.c_uint32),
+    )
+
+
+class _ProgInfo(ct.Structure):
+    """Head of struct bpf_prog_info; the kernel fills as much as is asked."""
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("tag", ct.c_uint8 * 8),
+        ("jited_prog_len", ct.c_uint32),
+        ("xlated_prog_len", ct.c_uint32),
+        ("jited_prog_insns", ct.c_uint64),
+        ("xlated_prog_insns", ct.c_uint64),
+        ("load_time", ct.c_uint64),
+        ("created_by_uid", ct.c_uint32),
+        ("nr_map_ids", ct.c_uint32),
+        ("map_ids", ct.c_uint64),
+        ("name", ct.c_char * 16),
+    )
+
+
+class _MapInfo(ct.Structure):
+    """Head of struct bpf_map_info."""
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("key_size", ct.c_uint32),
+        ("value_size", ct.c_uint32),
+        ("max_entries", ct.c_uint32),
+    )
+
+
+class _LinkInfo(ct.Structure):
+    """Head of struct bpf_link_info, as a tcx link fills it."""
+
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("prog_id", ct.c_uint32),
+        ("_pad", ct.c_uint32),
+        ("ifindex", ct.c_uint32),
+        ("attach_type", ct.c_uint32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgInfo:
+    """What the kernel tells of a program."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """A tcx link; `ifindex` is 0 once its device is gone."""
+
+    prog_id: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Of BPF_PROG_TEST_RUN; `duration_ns` is the mean of one repetition."""
+
+    retval: int
+    data: bytes
+    duration_ns: int
+
+
+@cache
+def _lib() -> ct.CDLL:
+    lib = ct.CDLL("libbpf.so.1", use_errno=True)
+    # Its own messages on stderr would be a second voice beside our errors.
+    lib.libbpf_set_print(None)
+    for name in ("bpf_map_lookup_elem", "bpf_map_get_next_key"):
+        getattr(lib, name).argtypes = (ct.c_int, ct.c_void_p, ct.c_void_p)
+    lib.bpf_map_update_elem.argtypes = (ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_uint64)
+    lib.bpf_map_delete_elem.argtypes = (ct.c_int, ct.c_void_p)
+    return lib
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), what)
+    return result
+
+
+def _sized(struct: type[ct.Structure], **fields: object) -> ct.Structure:
+    return struct(sz=ct.sizeof(struct), **fields)
+
+
+def possible_cpus() -> int:
+    """CPUs that a per-CPU value has a slice for."""
+    return _check(_lib().libbpf_num_possible_cpus(), "possible cpus")
+
+
+@contextmanager
+def opened(path: os.PathLike[str]) -> Iterator[int]:
+    """The object pinned at a path, as a descriptor that is closed after."""
+    fd = obj_get(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def obj_get(path: os.PathLike[str]) -> int:
+    """Open the pinned object at a path; the caller closes it."""
+    return _check(_lib().bpf_obj_get(os.fsencode(path)), os.fspath(path))
+
+
+def obj_pin(fd: int, path: os.PathLike[str]) -> None:
+    """Pin an object; the path must be on a bpffs and must not exist."""
+    _check(_lib().bpf_obj_pin(fd, os.fsencode(path)), os.fspath(path))
+
+
+def _info(fd: int, struct: type[ct.Structure]) -> ct.Structure:
+    info = struct()
+    size = ct.c_uint32(ct.sizeof(struct))
+    _check(
+        _lib().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)),
+        "object info",
+    )
+    return info
+
+
+def prog_info(fd: int) -> ProgInfo:
+    """Id and name of an open program."""
+    info = _info(fd, _ProgInfo)
+    return ProgInfo(info.id, info.name.decode(errors="replace"))
+
+
+def prog_name(prog_id: int) -> str:
+    """Name of a loaded program, or a question mark (gone, or not allowed)."""
+    try:
+        fd = _check(_lib().bpf_prog_get_fd_by_id(prog_id), "program by id")
+    except OSError:
+        return "?"
+    try:
+        return prog_info(fd).name
+    finally:
+        os.close(fd)
+
+
+def map_entries(fd: int) -> int:
+    """max_entries of an open map."""
+    return int(_info(fd, _MapInfo).max_entries)
+
+
+def link_info(fd: int) -> LinkInfo:
+    """Program and device of an open tcx link."""
+    info = _info(fd, _LinkInfo)
+    return LinkInfo(info.prog_id, info.ifindex)
+
+
+def map_lookup(fd: int, key: int, size: int) -> bytes | None:
+    """Value at a u32 key; None if there is none.
+
+    Args:
+        size: bytes of the whole value, all CPUs of a per-CPU map included.
+    """
+    value = ct.create_string_buffer(size)
+    result = _lib().bpf_map_lookup_elem(fd, ct.byref(ct.c_uint32(key)), value)
+    if result == -errno.ENOENT:
+        return None
+    _check(result, "map lookup")
+    return value.raw
+
+
+def map_update(fd: int, key: int, value: bytes) -> None:
+    """Store a value at a u32 key (E2BIG: the map is full)."""
+    buffer = ct.create_string_buffer(value, len(value))
+    _check(
+        _lib().bpf_map_update_elem(fd, ct.byref(ct.c_uint32(key)), buffer, 0),
+        "map update",
+    )
+
+
+def map_delete(fd: int, key: int) -> None:
+    """Delete a u32 key; one that is not there is fine."""
+    result = _lib().bpf_map_delete_elem(fd, ct.byref(ct.c_uint32(key)))
+    if result != -errno.ENOENT:
+        _check(result, "map delete")
+
+
+def map_keys(fd: int) -> list[int]:
+    """All u32 keys of a hash map."""
+    keys: list[int] = []
+    key, following = None, ct.c_uint32()
+    while True:
+        result = _lib().bpf_map_get_next_key(fd, key, ct.byref(following))
+        if result == -errno.ENOENT:
+            return keys
+        _check(result, "map keys")
+        keys.append(following.value)
+        key = ct.byref(ct.c_uint32(following.value))
+
+
+def run(
+    fd: int, data: bytes, *, ctx: bytes | None = None, repeat: int = 1
+) -> RunResult:
+    """Run a program over a packet by BPF_PROG_TEST_RUN.
+
+    Args:
+        data: the packet, at least 14 bytes for SCHED_CLS.
+        ctx: a struct __sk_buff (192 bytes), or None.
+    """
+    out = ct.create_string_buffer(len(data) + 256)
+    source = ct.create_string_buffer(data, len(data))
+    context = None if ctx is None else ct.create_string_buffer(ctx, len(ctx))
+    opts = _sized(
+        _TestRunOpts,
+        data_in=ct.addressof(source),
+        data_out=ct.addressof(out),
+        data_size_in=len(data),
+        data_size_out=len(out),
+        ctx_in=None if context is None else ct.addressof(context),
+        ctx_size_in=0 if ctx is None else len(ctx),
+        repeat=repeat,
+    )
+    _check(_lib().bpf_prog_test_run_opts(fd, ct.byref(opts)), "test run")
+    return RunResult(opts.retval, out.raw[: opts.data_size_out], opts.duration)
+
+
+def tcx_progs(ifindex: int, attach_type: int) -> list[int]:
+    """Ids of the tcx programs on a hook, in the order they run.
+
+    Raises:
+        OSError: EINVAL where the kernel has no tcx (before 6.6).
+    """
+    ids = (ct.c_uint32 * _MAX_PROGS)()
+    opts = _sized(_QueryOpts, prog_ids=ct.addressof(ids), prog_cnt=_MAX_PROGS)
+    _check(
+        _lib().bpf_prog_query_opts(ifindex, attach_type, ct.byref(opts)), "tcx query"
+    )
+    return list(ids[: opts.prog_cnt])
+
+
+def tcx_attach(prog_fd: int, ifindex: int, attach_type: int) -> int:
+    """Put a program last on a tcx hook; the link lives while its fd or pin does."""
+    return _check(
+        _lib().bpf_link_create(prog_fd, ifindex, attach_type, None), "tcx attach"
+    )
+
+
+def _hook(ifindex: int, point: int) -> ct.Structure:
+    return _sized(_TcHook, ifindex=ifindex, attach_point=point)
+
+
+def clsact_create(ifindex: int) -> None:
+    """Make the clsact qdisc (EEXIST: there is one, or an ingress qdisc)."""
+    hook = _hook(ifindex, TC_INGRESS | TC_EGRESS)
+    _check(_lib().bpf_tc_hook_create(ct.byref(hook)), "clsact create")
+
+
+def clsact_destroy(ifindex: int) -> None:
+    """Delete the clsact qdisc with all its filters."""
+    hook = _hook(ifindex, TC_INGRESS | TC_EGRESS)
+    _check(_lib().bpf_tc_hook_destroy(ct.byref(hook)), "clsact destroy")
+
+
+def filter_attach(
+    prog_fd: int, ifindex: int, point: int, *, priority: int, handle: int
+) -> None:
+    """Make or replace in place a direct-action bpf filter, protocol all."""
+    opts = _sized(
+        _TcOpts,
+        prog_fd=prog_fd,
+        flags=TC_F_REPLACE,
+        handle=handle,
+        priority=priority,
+    )
+    hook = _hook(ifindex, point)
+    _check(_lib().bpf_tc_attach(ct.byref(hook), ct.byref(opts)), "filter attach")
+
+
+def filter_prog(ifindex: int, point: int, *, priority: int, handle: int) -> int | None:
+    """Id of the program of a bpf filter, None if there is no such filter."""
+    opts = _sized(_TcOpts, handle=handle, priority=priority)
+    hook = _hook(ifindex, point)
+    result = _lib().bpf_tc_query(ct.byref(hook), ct.byref(opts))
+    if result in (-errno.ENOENT, -errno.EINVAL, -errno.ENODEV):
+        return None
+    _check(result, "filter query")
+    return int(opts.prog_id)
+
+
+def filter_detach(ifindex: int, point: int, *, priority: int, handle: int) -> None:
+    """Delete a bpf filter."""
+    opts = _sized(_TcOpts, handle=handle, priority=priority)
+    hook = _hook(ifindex, point)
+    _check(_lib().bpf_tc_detach(ct.byref(hook), ct.byref(opts)), "filter detach")

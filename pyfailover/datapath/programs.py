@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pinned programs and maps of one network namespace.
+
+One set serves all groups of the namespace; it is compiled for the first of
+them and removed with the last. Everything here works on pins alone: no process
+state is needed to open a set, to steer it or to take it away.
+"""
+
+import ctypes as ct
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyfailover.datapath import abi, libbpf
+from pyfailover.datapath.build import MAPS, PROGRAMS, build
+from pyfailover.errors import BpfError, StateError
+from pyfailover.model import MAX_SLAVES, NOBODY, RxMode, Word
+
+DEFAULT_MAX_GROUPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Sums over all CPUs, by counter name in lower case."""
+
+    group: Mapping[str, int]
+    slaves: Mapping[int, Mapping[str, int]]  # by slot
+
+
+class ProgramSet:
+    """The programs and maps of a namespace; a context manager closes them.
+
+    Raises:
+        FileNotFoundError: from the constructor, where no set is loaded.
+    """
+
+    def __init__(self, pins: Path) -> None:
+        self._fds: dict[str, int] = {}
+        self._cpus = libbpf.possible_cpus()
+        try:
+            for sub, names in (("progs", PROGRAMS), ("maps", MAPS)):
+                for name in names:
+                    self._fds[name] = libbpf.obj_get(pins / sub / name)
+        except OSError:
+            self.close()
+            raise
+        self.max_groups = libbpf.map_entries(self._fds["fo_states"])
+
+    def __enter__(self) -> "ProgramSet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors; the pins stay."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def program(self, name: str) -> int:
+        """Descriptor of a program, valid until close()."""
+        return self._fds[name]
+
+    def program_ids(self) -> dict[str, int]:
+        """Kernel ids of the programs by name: what is ours on a hook."""
+        return {name: libbpf.prog_info(self._fds[name]).id for name in PROGRAMS}
+
+    # --- groups -----------------------------------------------------------
+
+    def open_group(self, index: int) -> None:
+        """Make a group: no slaves, nobody active, counters at zero.
+
+        Only before its programs are attached: the word is stored, not swapped.
+        """
+        self._put("fo_states", index, bytes(abi.State(word=abi.pack_word(NOBODY))))
+        self.set_slaves(index, {})
+        zero = bytes(abi.GroupStats()) * self._cpus
+        self._put("fo_group_stats", index, zero)
+        zero = bytes(abi.SlaveStats()) * self._cpus
+        for slot in range(MAX_SLAVES):
+            self._put("fo_slave_stats", index * MAX_SLAVES + slot, zero)
+
+    def close_group(self, index: int) -> None:
+        """Forget a group: no slave, no active, its ports gone."""
+        for ifindex, port in self.ports().items():
+            if port.group == index:
+                libbpf.map_delete(self._fds["fo_ports"], ifindex)
+        self._put("fo_states", index, bytes(abi.State(word=abi.pack_word(NOBODY))))
+        self.set_slaves(index, {})
+
+    def set_slaves(self, index: int, slaves: Mapping[int, int]) -> None:
+        """Write the ifindex of each slot; slots not named are empty."""
+        group = abi.Group()
+        for slot, ifindex in slaves.items():
+            group.slave[slot] = ifindex
+        self._put("fo_groups", index, bytes(group))
+
+    def slaves(self, index: int) -> dict[int, int]:
+        """ifindex by slot of a group, empty slots left out."""
+        group = abi.Group.from_buffer_copy(self._get("fo_groups", index, abi.Group))
+        return {slot: i for slot, i in enumerate(group.slave) if i}
+
+    def ports(self) -> dict[int, abi.Port]:
+        """All interfaces of all groups, by ifindex."""
+        found = {}
+        for ifindex in libbpf.map_keys(self._fds["fo_ports"]):
+            raw = libbpf.map_lookup(self._fds["fo_ports"], ifindex, ct.sizeof(abi.Port))
+            if raw is not None:
+                found[ifindex] = abi.Port.from_buffer_copy(raw)
+        return found
+
+    def set_master(self, index: int, ifindex: int) -> None:
+        """Make an interface the master of a group."""
+        port = abi.Port(group=index, slot=abi.NO_SLOT, master=ifindex)
+        self._put("fo_ports", ifindex, bytes(port))
+
+    def set_slave(
+        self, index: int, ifindex: int, *, slot: int, master: int, rule: abi.RxRule
+    ) -> None:
+        """Make an interface the slave in a slot of a group."""
+        port = abi.Port(group=index, slot=slot, master=master, rx_rule=rule)
+        self._put("fo_ports", ifindex, bytes(port))
+
+    def drop_port(self, ifindex: int) -> None:
+        """An interface is nothing to us any more."""
+        libbpf.map_delete(self._fds["fo_ports"], ifindex)
+
+    # --- the word ---------------------------------------------------------
+
+    def word(self, index: int) -> Word:
+        """The word in force."""
+        raw = self._get("fo_states", index, abi.State)
+        return abi.unpack_word(abi.State.from_buffer_copy(raw).word)
+
+    def change(
+        self, index: int, decide: Callable[[Word], Word], *, grace_ms: int = 0
+    ) -> tuple[Word, Word]:
+        """Replace the word by what `decide` makes of it.
+
+        A program may step at any moment, so the word that was decided upon must
+        still be in force when it is replaced; else it is decided again.
+
+        Args:
+            grace_ms: how long unicast frames from the slave that is left are
+                still taken.
+
+        Returns:
+            The word before and the word after.
+        """
+        while True:
+            before = self.word(index)
+            after = decide(before)
+            left = before.active if before.active != after.active else None
+            if self.swap(index, before, after, grace_slot=left, grace_ms=grace_ms):
+                return before, after
+
+    def swap(
+        self,
+        index: int,
+        expected: Word,
+        desired: Word,
+        *,
+        grace_slot: int | None = None,
+        grace_ms: int = 0,
+    ) -> bool:
+        """Replace the word if it still is the expected one.
+
+        Returns:
+            False if a program was faster.
+        """
+        request = abi.CasRequest(
+            group=index,
+            grace_slot=abi.NO_SLOT if grace_slot is None else grace_slot,
+            expected=abi.pack_word(expected),
+            desired=abi.pack_word(desired),
+            grace_ns=grace_ms * 1_000_000,
+        )
+        result = libbpf.run(self._fds["fo_cas"], bytes(request))
+        if result.retval == abi.CasVerdict.SWAPPED:
+            return True
+        if result.retval == abi.CasVerdict.REFUSED:
+            return False
+        raise BpfError(f"cannot change group {index}: verdict {result.retval}")
+
+    # --- counters ---------------------------------------------------------
+
+    def counters(self, index: int) -> Counters:
+        """What a group and its slots have counted since it was attached."""
+        return Counters(
+            group=self._sum("fo_group_stats", index, abi.GroupCounter),
+            slaves={
+                slot: self._sum(
+                    "fo_slave_stats", index * MAX_SLAVES + slot, abi.SlaveCounter
+                )
+                for slot in range(MAX_SLAVES)
+            },
+        )
+
+    def _sum(
+        self, name: str, key: int, names: type[abi.SlaveCounter | abi.GroupCounter]
+    ) -> dict[str, int]:
+        width = len(names)
+        raw = libbpf.map_lookup(self._fds[name], key, 8 * width * self._cpus)
+        values = memoryview(raw or bytes(8 * width * self._cpus)).cast("Q")
+        return {c.name.lower(): sum(values[c::width]) for c in names}
+
+    # --- maps -------------------------------------------------------------
+
+    def _get(self, name: str, key: int, struct: type[ct.Structure]) -> bytes:
+        raw = libbpf.map_lookup(self._fds[name], key, ct.sizeof(struct))
+        if raw is None:
+            raise BpfError(f"cannot read group {key}: not in map '{name}'")
+        return raw
+
+    def _put(self, name: str, key: int, value: bytes) -> None:
+        try:
+            libbpf.map_update(self._fds[name], key, value)
+        except OSError as exc:
+            raise BpfError(f"cannot write map '{name}': {exc.strerror}") from exc
+
+
+def rx_rule(mode: RxMode, *, primary: bool, primary_plugged: bool) -> abi.RxRule:
+    """How a mode reads for one slave.
+
+    `kernel` is net_failover_handle_frame: the primary's frames always, a
+    standby's never while a primary is plugged.
+    """
+    if mode is RxMode.ALL:
+        return abi.RxRule.ALWAYS
+    if mode is RxMode.KERNEL and primary:
+        return abi.RxRule.ALWAYS
+    if mode is RxMode.KERNEL and primary_plugged:
+        return abi.RxRule.NEVER
+    return abi.RxRule.ACTIVE
+
+
+def load(pins: Path, max_groups: int | None, *, lock_fd: int) -> bool:
+    """Have the set of a namespace loaded; True if it had to be made.
+
+    All or nothing: it is pinned beside its place and then renamed.
+
+    Raises:
+        StateError: it is loaded, for another number of groups.
+        BuildError, UnsupportedError: see build().
+    """
+    if pins.is_dir():
+        with ProgramSet(pins) as loaded:
+            if max_groups not in (None, loaded.max_groups):
+                raise StateError(
+                    f"cannot change --max-groups to {max_groups}: the programs of "
+                    f"this namespace are loaded for {loaded.max_groups} groups",
+                    hint="detach all of its groups first",
+                )
+        return False
+    coming = _coming(pins)
+    _remove(coming)
+    coming.mkdir(mode=0o700, parents=True)
+    (coming / "links").mkdir(mode=0o700)
+    try:
+        build(coming, max_groups or DEFAULT_MAX_GROUPS, lock_fd=lock_fd)
+        coming.rename(pins)
+    except BaseException:
+        _remove(coming)
+        raise
+    return True
+
+
+def unload(pins: Path) -> None:
+    """Take the set away, and what an interrupted load left; both may be absent."""
+    _remove(_coming(pins))
+    _remove(pins)
+    for parent in (pins.parent, pins.parent.parent):  # v<ABI>, the root
+        try:
+            parent.rmdir()
+        except OSError:
+            return  # other namespaces' sets, or not there
+
+
+def _coming(pins: Path) -> Path:
+    return pins.with_name(f"new-{pins.name}")
+
+
+def _remove(directory: Path) -> None:
+    if directory.is_dir():
+        shutil.rmtree(directory)

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Create, attach, mend, detach and destroy groups."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from enum import StrEnum
+
+from pyfailover.admission import refuse_macs, refuse_master
+from pyfailover.datapath import hooks
+from pyfailover.datapath.libbpf import possible_cpus
+from pyfailover.errors import RefusedError, StateError, UnsupportedError
+from pyfailover.journal import Record
+from pyfailover.model import GroupSpec, Link, Side, TcMode
+from pyfailover.plan import Planner, find, make_master
+from pyfailover.steps import Attach, MakeClsact, Step, from_data
+from pyfailover.switching import announce_active
+from pyfailover.transaction import Namespace
+
+
+class Outcome(StrEnum):
+    """What a request came to."""
+
+    DONE = "done"
+    MENDED = "mended"
+    UNCHANGED = "unchanged"
+
+
+def create(
+    namespace: Namespace, spec: GroupSpec, *, max_groups: int | None = None
+) -> Outcome:
+    """Make a master and attach it.
+
+    Raises:
+        PyFailoverError: refused or failed; nothing is changed.
+    """
+    record = namespace.journal.get(spec.name)
+    if record is not None:
+        return attach(namespace, spec, max_groups=max_groups)
+    links = namespace.netlink.links()
+    like = find(links, spec.standbys[0] if spec.standbys else spec.slaves[0])
+    made = make_master(spec, links, like, queues=possible_cpus())
+    planned = Link(
+        ifindex=0, name=spec.name, mac=like.mac, mtu=like.mtu, up=True, carrier=True
+    )
+    record, planner = _prepare(namespace, spec, planned, max_groups, created=True)
+
+    def steps() -> Iterator[Step]:
+        yield made
+        end = spec.name if spec.side is Side.STACK else made.low
+        yield from _build(namespace, record, planner, end, created=True)
+
+    namespace.carry_out(record, steps())
+    announce_active(namespace, record)
+    return Outcome.DONE
+
+
+def attach(
+    namespace: Namespace, spec: GroupSpec, *, max_groups: int | None = None
+) -> Outcome:
+    """Attach a master and its slaves; mend what is attached but not whole.
+
+    Raises:
+        PyFailoverError: refused or failed; nothing is changed.
+    """
+    record = namespace.journal.get(spec.name)
+    if record is not None and record.attached and namespace.host.programs is None:
+        namespace.undo(record, record.kept_by_detach)  # its pins were removed
+        record = namespace.journal.get(spec.name)
+    if record is not None and record.attached:
+        return _mend(namespace, record, spec)
+    made = [] if record is None else record.steps
+    created = bool(made)
+    end = spec.name
+    if created and spec.side is Side.WIRE:
+        end = made[0]["low"]
+    master = find(namespace.netlink.links(), end)
+    record, planner = _prepare(namespace, spec, master, max_groups, created=created)
+    record.steps = made
+    record.committed = len(made)
+    namespace.carry_out(
+        record, _build(namespace, record, planner, end, created=created)
+    )
+    announce_active(namespace, record)
+    return Outcome.DONE
+
+
+def _prepare(
+    namespace: Namespace,
+    spec: GroupSpec,
+    master: Link,
+    max_groups: int | None,
+    *,
+    created: bool,
+) -> tuple[Record, Planner]:
+    """Refuse what must be refused, then have the programs loaded."""
+    tc = _resolve(spec.tc)
+    records = namespace.journal.all()
+    planner = Planner(
+        namespace.netlink, spec, tc, records=records, ours=namespace.host.ours()
+    )
+    links = namespace.netlink.links()
+    if master.ifindex:
+        facts = planner.facts(master, links, planner.master_hook)
+        refuse_master(facts, spec)
+    slaves = [planner.slave(name, links) for name in spec.slaves]
+    addressed = find(links, spec.name) if created and master.ifindex else master
+    refuse_macs(spec, addressed, slaves, created=created)
+    namespace.load(max_groups)
+    taken = {r.index for name, r in records.items() if name != spec.name}
+    index = next(i for i in range(len(taken) + 1) if i not in taken)
+    room = namespace.host.loaded.max_groups
+    if index >= room:
+        raise StateError(
+            f"cannot attach '{spec.name}': the programs of this namespace were "
+            f"loaded for {room} groups",
+            hint="detach all of them and attach the first with --max-groups",
+        )
+    return Record(spec=spec, index=index, tc=tc), planner
+
+
+def _build(
+    namespace: Namespace, record: Record, planner: Planner, end: str, *, created: bool
+) -> Iterator[Step]:
+    """All steps of a group whose master is there; `end` is attached to."""
+    links = namespace.netlink.links()
+    master = find(links, end)
+    yield from planner.hold(record.index, master)
+    for slot, name in enumerate(record.spec.slaves):
+        yield from planner.join(
+            record.index, slot, find(links, name), master, created=created
+        )
+    yield from planner.engage(master)
+
+
+def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
+    """Take re-created slaves in again and attach what was detached."""
+    _refuse_other(record.spec, spec)
+    planner = Planner(
+        namespace.netlink,
+        spec,
+        record.tc,
+        records=namespace.journal.all(),
+        ours=namespace.host.ours(),
+    )
+    links = namespace.netlink.links()
+    master = links.get(record.master or 0)
+    if master is None:
+        raise StateError(
+            f"cannot mend '{spec.name}': its master was deleted",
+            hint=f"pyfailover detach {spec.name}, then attach again",
+        )
+    gone = {
+        slot: ifindex for slot, ifindex in record.slaves.items() if ifindex not in links
+    }
+    fresh = {slot: planner.slave(spec.slaves[slot], links) for slot in gone}
+    refuse_macs(
+        spec,
+        find(links, spec.name),
+        list(fresh.values()),
+        created=record.created,
+    )
+    mended = _reattach(namespace, record, set(gone.values()))
+    if not fresh:
+        return Outcome.MENDED if mended else Outcome.UNCHANGED
+    for ifindex in gone.values():
+        _forget(namespace, record, ifindex)
+
+    def steps() -> Iterator[Step]:
+        for slot, link in fresh.items():
+            yield from planner.join(
+                record.index, slot, link, master, created=record.created
+            )
+
+    active = namespace.host.loaded.word(record.index).active
+    namespace.carry_out(record, steps())
+    if namespace.host.loaded.word(record.index).active != active:
+        announce_active(namespace, record)
+    return Outcome.MENDED
+
+
+def _reattach(namespace: Namespace, record: Record, gone: set[int]) -> bool:
+    """Put back attachments that somebody removed."""
+    steps = [from_data(data) for data in record.steps]
+    broken = {
+        step.ifindex
+        for step in steps
+        if isinstance(step, Attach)
+        and step.ifindex not in gone
+        and not step.intact(namespace.host)
+    }
+    for step in steps:
+        if isinstance(step, Attach | MakeClsact) and step.ifindex in broken:
+            step.apply(namespace.host)
+    return bool(broken)
+
+
+def _forget(namespace: Namespace, record: Record, ifindex: int) -> None:
+    """Drop the steps of a device that is gone; what of ours outlived it too."""
+    mine = [data for data in record.steps if data.get("ifindex") == ifindex]
+    for data in reversed(mine):
+        from_data(data).revert(namespace.host)
+    record.steps = [data for data in record.steps if data not in mine]
+    record.committed = len(record.steps)
+    namespace.journal.put(record)
+
+
+def detach(namespace: Namespace, name: str) -> Outcome:
+    """Take a group's traffic back and restore what was changed.
+
+    A master that pyfailover made stays, idle, until it is destroyed.
+    """
+    record = namespace.record(name)
+    if record is None or not record.attached:
+        return Outcome.UNCHANGED
+    namespace.retreat(record, record.kept_by_detach)
+    return Outcome.DONE
+
+
+def destroy(namespace: Namespace, name: str) -> Outcome:
+    """Detach a group and delete its master.
+
+    Raises:
+        RefusedError: the master was not made by pyfailover.
+    """
+    record = namespace.record(name)
+    if record is None:
+        if any(link.name == name for link in namespace.netlink.links().values()):
+            raise RefusedError(
+                f"cannot destroy '{name}': pyfailover did not make it",
+                hint="ip link del deletes interfaces",
+            )
+        return Outcome.UNCHANGED
+    if not record.created:
+        raise RefusedError(
+            f"cannot destroy '{name}': pyfailover did not make it",
+            hint=f"pyfailover detach {name}",
+        )
+    namespace.retreat(record, 0)
+    return Outcome.DONE
+
+
+def purge(namespace: Namespace) -> list[str]:
+    """Remove what is ours but in no record: `detach --force`.
+
+    Settings of devices cannot be restored, since nothing tells what they
+    were; a clsact qdisc stays, since nothing tells who made it.
+
+    Returns:
+        What was removed, in words.
+    """
+    recorded = {
+        (step.ifindex, step.hook)
+        for record in namespace.journal.all().values()
+        for step in map(from_data, record.steps)
+        if isinstance(step, Attach)
+    }
+    removed = []
+    for stale in hooks.all_attachments(namespace.host.pins, namespace.netlink.links()):
+        if (stale.ifindex, stale.hook) not in recorded:
+            stale.detach(namespace.host.ours())
+            removed.append(str(stale))
+    indexes = {record.index for record in namespace.journal.all().values()}
+    if namespace.host.programs is not None:
+        for port in namespace.host.programs.ports().values():
+            if port.group not in indexes:
+                namespace.host.programs.close_group(port.group)
+    namespace.settle()
+    return removed
+
+
+def _resolve(wanted: TcMode) -> TcMode:
+    """The way to attach that this kernel has."""
+    if wanted is TcMode.CLSACT:
+        return wanted
+    if hooks.has_tcx():
+        return TcMode.TCX
+    if wanted is TcMode.TCX:
+        raise UnsupportedError(
+            "cannot attach by tcx: this kernel has none (requires Linux 6.6)",
+            hint="--tc clsact",
+        )
+    return TcMode.CLSACT
+
+
+def _refuse_other(attached: GroupSpec, wanted: GroupSpec) -> None:
+    for field in fields(GroupSpec):
+        old, new = getattr(attached, field.name), getattr(wanted, field.name)
+        if old != new:
+            raise StateError(
+                f"'{wanted.name}' is attached already, with {field.name} "
+                f"{_shown(old)} instead of {_shown(new)}",
+                hint=f"pyfailover detach {wanted.name} first",
+            )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Interfaces, addresses, routes and qdiscs of one network namespace.
+
+The only importer of pyroute2. Messages go out as our own frozen values and
+pyroute2's and the kernel's errors as NetlinkError. `msg["state"]` is never
+read: it is the administrative state alone.
+"""
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pyroute2
+from pyroute2.netlink.exceptions import NetlinkError as _KernelError
+
+from pyfailover.errors import ConfigError, NetlinkError, PyFailoverError
+from pyfailover.model import Address, Filter, Hook, Link, Qdisc
+
+_IFF_UP = 0x1
+_IFF_LOOPBACK = 0x8
+_IFF_NOARP = 0x80
+_IFF_PROMISC = 0x100
+_ADDR_GEN_NONE = 1
+_IFA_F_DADFAILED = 0x08
+_IFA_F_TENTATIVE = 0x40
+_IFA_F_PERMANENT = 0x80
+_IFAPROT_KERNEL_LL = 3  # Linux 5.18
+_SCOPE_LINK = 253
+_TABLE_LOCAL = 255
+_PROTO_KERNEL = 2
+_PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
+_CLONE_NEWNET = 0x40000000
+# Kinds whose IFLA_LINK is the other end of a pair, not a device below them.
+_PAIRS = ("veth", "netkit", "vxcan")
+
+
+@contextmanager
+def in_namespace(name: str | None) -> Iterator[None]:
+    """Run the calling thread in a network namespace of `ip netns`.
+
+    Args:
+        name: as `ip netns` shows it, a path, or None for the present one.
+
+    Raises:
+        ConfigError: there is no such namespace.
+    """
+    if name is None:
+        yield
+        return
+    path = Path(name) if "/" in name else Path("/run/netns") / name
+    with Path("/proc/thread-self/ns/net").open("rb") as home:
+        try:
+            with path.open("rb") as there:
+                _setns(there.fileno(), name)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"there is no network namespace '{name}'", hint="see 'ip netns'"
+            ) from None
+        try:
+            yield
+        finally:
+            _setns(home.fileno(), "the one before")
+
+
+def _setns(fd: int, name: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) != 0:
+        cause = os.strerror(ctypes.get_errno())
+        raise PyFailoverError(
+            f"cannot enter network namespace '{name}': {cause}",
+            hint="CAP_SYS_ADMIN is needed",
+        )
+
+
+class Netlink:
+    """One rtnetlink socket; a context manager.
+
+    Raises:
+        NetlinkError: from every method, when the kernel refuses.
+    """
+
+    def __init__(self) -> None:
+        self._ipr = pyroute2.IPRoute(strict_check=True)
+
+    def __enter__(self) -> "Netlink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ipr.close()
+
+    # --- what is there ----------------------------------------------------
+
+    def links(self) -> dict[int, Link]:
+        """All interfaces by ifindex."""
+        found = (_link(m) for m in self._ask("list interfaces", self._ipr.get_links))
+        return {link.ifindex: link for link in found}
+
+    def addresses(self, ifindex: int) -> list[Address]:
+        """IPv4 and IPv6 addresses of an interface."""
+        return [
+            _address(m)
+            for m in self._ask("list addresses", self._ipr.get_addr, index=ifindex)
+            if m["index"] == ifindex
+        ]
+
+    def routes(self, ifindex: int) -> list[str]:
+        """Destinations of the routes that somebody made over an interface.
+
+        Not those of the kernel itself: local table, connected, multicast.
+        """
+        messages = [
+            m
+            for family in (socket.AF_INET, socket.AF_INET6)
+            # dump_filter: pyroute2 shall leave the choice to the kernel, which
+            # knows multipath and does not send a whole table.
+            for m in self._ask(
+                "list routes",
+                self._ipr.route,
+                "dump",
+                family=family,
+                oif=ifindex,
+                dump_filter=lambda _: True,
+            )
+        ]
+        return [
+            _destination(m)
+            for m in messages
+            if m["table"] != _TABLE_LOCAL and m["proto"] != _PROTO_KERNEL
+        ]
+
+    def qdiscs(self, ifindex: int) -> list[Qdisc]:
+        """Queueing disciplines of an interface."""
+        return [
+            Qdisc(
+                ifindex=ifindex,
+                kind=m.get_attr("TCA_KIND"),
+                handle=m["handle"],
+                parent=m["parent"],
+            )
+            for m in self._ask("list qdiscs", self._ipr.get_qdiscs, ifindex)
+            if m["index"] == ifindex
+        ]
+
+    def filters(self, ifindex: int, hook: Hook) -> list[Filter]:
+        """Filters of the clsact (or ingress) qdisc on one hook, in any order."""
+        parent = _PARENT[hook]
+        return [
+            _filter(m, ifindex, hook)
+            for m in self._ask(
+                "list filters", self._ipr.get_filters, ifindex, parent=parent
+            )
+            # Without an own entry the message is a chain's or preference's head.
+            if m["index"] == ifindex and m.get_attr("TCA_OPTIONS") is not None
+        ]
+
+    # --- changes ----------------------------------------------------------
+
+    def make_veth(
+        self, name: str, peer: str, *, mac: str, peer_mac: str, mtu: int, queues: int
+    ) -> None:
+        """Make a veth pair whose peer is a mere hand-over: NOARP, no IPv6 of its
+        own. Both ends stay down."""
+        numbers = {"num_tx_queues": queues, "num_rx_queues": queues}
+        self._ask(
+            f"make veth '{name}'",
+            self._ipr.link,
+            "add",
+            kind="veth",
+            ifname=name,
+            address=mac,
+            mtu=mtu,
+            peer={"ifname": peer, "address": peer_mac, "mtu": mtu, **numbers},
+            **numbers,
+        )
+
+    def set_noarp(self, ifindex: int) -> None:
+        """Have no ARP on an interface."""
+        self._set(ifindex, "noarp", flags=_IFF_NOARP, change=_IFF_NOARP)
+
+    def delete_link(self, ifindex: int) -> None:
+        """Delete an interface."""
+        self._ask(f"delete interface {ifindex}", self._ipr.link, "del", index=ifindex)
+
+    def set_up(self, ifindex: int, up: bool) -> None:
+        """Administrative state."""
+        flags = _IFF_UP if up else 0
+        self._set(ifindex, "up" if up else "down", flags=flags, change=_IFF_UP)
+
+    def set_promisc(self, ifindex: int, on: bool) -> None:
+        """Take frames for everybody."""
+        flags = _IFF_PROMISC if on else 0
+        self._set(ifindex, "promisc", flags=flags, change=_IFF_PROMISC)
+
+    def set_mtu(self, ifindex: int, mtu: int) -> None:
+        """MTU in bytes, without the Ethernet header."""
+        self._set(ifindex, f"mtu {mtu}", mtu=mtu)
+
+    def set_mac(self, ifindex: int, mac: str) -> None:
+        """Hardware address."""
+        self._set(ifindex, f"address {mac}", address=mac)
+
+    def set_addrgenmode(self, ifindex: int, mode: int) -> None:
+        """How the kernel makes IPv6 link-local addresses; 1 is not at all."""
+        inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", mode)]}
+        self._set(
+            ifindex,
+            f"addrgenmode {mode}",
+            IFLA_AF_SPEC={"attrs": [("AF_INET6", inet6)]},
+        )
+
+    def add_address(self, ifindex: int, address: str, prefixlen: int) -> None:
+        """Give an interface an IPv6 link-local address, as addrconf would."""
+        self._ask(
+            f"add address {address}",
+            self._ipr.addr,
+            "replace",
+            index=ifindex,
+            address=address,
+            prefixlen=prefixlen,
+            scope=_SCOPE_LINK,
+            proto=_IFAPROT_KERNEL_LL,
+        )
+
+    def delete_address(self, ifindex: int, address: str, prefixlen: int) -> None:
+        """Take an address from an interface."""
+        self._ask(
+            f"delete address {address}",
+            self._ipr.addr,
+            "del",
+            index=ifindex,
+            address=address,
+            prefixlen=prefixlen,
+        )
+
+    def _set(self, ifindex: int, what: str, **attributes: object) -> None:
+        self._ask(
+            f"set {what} on interface {ifindex}",
+            self._ipr.link,
+            "set",
+            index=ifindex,
+            **attributes,
+        )
+
+    def _ask(
+        self, what: str, call: Callable[..., Any], *args: object, **kwargs: object
+    ) -> list[Any]:
+        try:
+            return list(call(*args, **kwargs))
+        except _KernelError as exc:
+            raise NetlinkError(f"cannot {what}: {os.strerror(exc.code)}") from exc
+
+
+def _link(message: Any) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    lower = message.get_attr("IFLA_LINK")
+    if kind in _PAIRS or message.get_attr("IFLA_LINK_NETNSID") is not None:
+        lower = None
+    xdp = message.get_attr("IFLA_XDP")
+    return Link(
+        ifindex=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        up=bool(message["flags"] & _IFF_UP),
+        carrier=message.get_attr("IFLA_CARRIER") == 1,
+        loopback=bool(message["flags"] & _IFF_LOOPBACK),
+        arptype=message["ifi_type"],
+        kind=kind,
+        master=message.get_attr("IFLA_MASTER"),
+        lower=lower if lower != message["index"] else None,
+        addrgenmode=message.get_nested(
+            "IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE"
+        ),
+        promisc=bool(message["flags"] & _IFF_PROMISC),
+        xdp_prog=xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None,
+    )
+
+
+def _address(message: Any) -> Address:
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    flags = message.get_attr("IFA_FLAGS") or message["flags"]
+    ip = ip_address(text)
+    link_local = ip.version == 6 and ip.is_link_local
+    proto = message.get_attr("IFA_PROTO")
+    # Before 5.18 the kernel does not say who made an address; a permanent
+    # fe80::/64 is then taken for its own.
+    by_kernel = link_local and (
+        proto == _IFAPROT_KERNEL_LL
+        or (proto is None and bool(flags & _IFA_F_PERMANENT))
+    )
+    return Address(
+        ifindex=message["index"],
+        address=text,
+        prefixlen=message["prefixlen"],
+        ipv6=ip.version == 6,
+        link_local=link_local,
+        by_kernel=by_kernel,
+        tentative=bool(flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)),
+    )
+
+
+def _filter(message: Any, ifindex: int, hook: Hook) -> Filter:
+    options = message.get_attr("TCA_OPTIONS")
+    prog_id = options.get_attr("TCA_BPF_ID") if hasattr(options, "get_attr") else None
+    return Filter(
+        ifindex=ifindex,
+        hook=hook,
+        priority=message["info"] >> 16,
+        handle=message["handle"],
+        kind=message.get_attr("TCA_KIND"),
+        prog_id=prog_id,
+    )
+
+
+def _destination(message: Any) -> str:
+    destination = message.get_attr("RTA_DST")
+    return "default" if destination is None else f"{destination}/{message['dst_len']}"

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what was asked and what is there to the steps that are to be taken.
+
+Reads the namespace, changes nothing; every refusal comes from here, before the
+first step.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+
+from pyfailover.admission import Facts, refuse_slave
+from pyfailover.datapath import hooks
+from pyfailover.datapath.programs import rx_rule
+from pyfailover.errors import RefusedError, StateError
+from pyfailover.journal import Record
+from pyfailover.model import (
+    IFNAME_MAX,
+    Filter,
+    GroupSpec,
+    Hook,
+    Link,
+    MacPolicy,
+    Role,
+    Side,
+    TcMode,
+)
+from pyfailover.netlink import Netlink
+from pyfailover.steps import (
+    Attach,
+    DropLinkLocal,
+    MakeClsact,
+    MakeVeth,
+    OpenGroup,
+    Seat,
+    SetLink,
+    Setting,
+    Step,
+)
+
+_LOW = "-low"
+_NO_LINK_LOCAL = 1  # IN6_ADDR_GEN_MODE_NONE
+
+
+def find(links: Mapping[int, Link], name: str) -> Link:
+    """The interface of a name.
+
+    Raises:
+        StateError: there is none.
+    """
+    for link in links.values():
+        if link.name == name:
+            return link
+    raise StateError(
+        f"there is no interface '{name}' in this network namespace",
+        hint="see 'ip link'; --netns NAME acts in another namespace",
+    )
+
+
+class Planner:
+    """Facts and steps for one group of one namespace.
+
+    Args:
+        records: of all groups of the namespace.
+        ours: ids of our programs.
+    """
+
+    def __init__(
+        self,
+        netlink: Netlink,
+        spec: GroupSpec,
+        tc: TcMode,
+        *,
+        records: Mapping[str, Record],
+        ours: set[int],
+    ) -> None:
+        self._netlink = netlink
+        self._spec = spec
+        self._tc = tc
+        self._records = records
+        self._ours = ours
+
+    def facts(self, link: Link, links: Mapping[int, Link], hook: Hook) -> Facts:
+        """What there is on and around an interface that we want a hook of."""
+        return Facts(
+            link=link,
+            links=links,
+            addresses=self._netlink.addresses(link.ifindex),
+            routes=self._netlink.routes(link.ifindex),
+            qdiscs=self._netlink.qdiscs(link.ifindex),
+            bypassed=self._bypassed(link.ifindex, hook),
+            xdp=None
+            if link.xdp_prog is None
+            else hooks.describe_program(link.xdp_prog),
+            used_by=self._used_by(link),
+        )
+
+    def _bypassed(self, ifindex: int, hook: Hook) -> Sequence[str]:
+        """Filters that would run after our program, which redirects."""
+        return [
+            _describe(f)
+            for f in self._netlink.filters(ifindex, hook)
+            if f.prog_id not in self._ours
+            and (self._tc is TcMode.TCX or f.priority > hooks.PRIORITY)
+        ]
+
+    def _used_by(self, link: Link) -> str | None:
+        for name, record in self._records.items():
+            if name == self._spec.name:
+                continue
+            if link.ifindex in record.slaves.values():
+                return f"a slave of '{name}'"
+            if link.ifindex == record.master or link.name == name:
+                return f"the master '{name}'"
+            if link.mac and link.mac == record.low_mac:
+                return f"the lower end of the master '{name}'"
+        return None
+
+    # --- slaves -----------------------------------------------------------
+
+    def slave(self, name: str, links: Mapping[int, Link]) -> Link:
+        """An interface that may be a slave of this group.
+
+        Raises:
+            StateError: there is none of that name.
+            RefusedError: it may not.
+        """
+        link = find(links, name)
+        refuse_slave(self.facts(link, links, Hook.INGRESS), self._spec)
+        return link
+
+    def join(
+        self, index: int, slot: int, link: Link, master: Link, *, created: bool
+    ) -> Iterator[Step]:
+        """The steps that make an interface the slave in a slot (design S0)."""
+        yield from self._settings(link, master, created=created)
+        yield Seat(
+            index=index,
+            slot=slot,
+            ifindex=link.ifindex,
+            master=master.ifindex,
+            rule=rx_rule(
+                self._spec.rx,
+                primary=self._spec.role(slot) is Role.PRIMARY,
+                primary_plugged=self._spec.primary is not None,
+            ),
+        )
+        yield from self._hook(
+            link, Hook.INGRESS, f"fo_{self._spec.side}_rx", self._macs(link, master)
+        )
+
+    def _settings(self, link: Link, master: Link, *, created: bool) -> Iterator[Step]:
+        ifindex, macs = link.ifindex, self._macs(link, master)
+
+        def change(setting: Setting, old: int | str, new: int | str) -> Iterator[Step]:
+            if old != new:
+                yield SetLink(
+                    ifindex=ifindex, macs=macs, setting=setting, old=old, new=new
+                )
+
+        if link.addrgenmode is not None:
+            yield from change(Setting.ADDRGENMODE, link.addrgenmode, _NO_LINK_LOCAL)
+        for own in self._netlink.addresses(ifindex):
+            if own.by_kernel:
+                yield DropLinkLocal(
+                    ifindex=ifindex,
+                    macs=macs,
+                    address=own.address,
+                    prefixlen=own.prefixlen,
+                )
+        yield from change(Setting.MTU, link.mtu, master.mtu)
+        if self._spec.mac is MacPolicy.CLONE:
+            yield from change(Setting.MAC, link.mac, master.mac)
+        if self._spec.side is Side.WIRE and not created:
+            # Whoever is behind the master has an address of his own.
+            yield from change(Setting.PROMISC, int(link.promisc), 1)
+        yield from change(Setting.UP, int(link.up), 1)
+
+    def _macs(self, link: Link, master: Link) -> tuple[str, ...]:
+        cloned = self._spec.mac is MacPolicy.CLONE and link.mac != master.mac
+        return (link.mac, master.mac) if cloned else (link.mac,)
+
+    # --- the master -------------------------------------------------------
+
+    def hold(self, index: int, master: Link) -> Iterator[Step]:
+        """The step that makes an interface the master of a group without slaves."""
+        yield OpenGroup(index=index, master=master.ifindex)
+
+    def engage(self, master: Link) -> Iterator[Step]:
+        """The steps that take the master's traffic: the last ones."""
+        yield from self._hook(
+            master, self.master_hook, f"fo_{self._spec.side}_tx", (master.mac,)
+        )
+
+    @property
+    def master_hook(self) -> Hook:
+        """Where the user's transmissions pass the master."""
+        return Hook.EGRESS if self._spec.side is Side.STACK else Hook.INGRESS
+
+    def _hook(
+        self, link: Link, hook: Hook, program: str, macs: tuple[str, ...]
+    ) -> Iterator[Step]:
+        has_qdisc = any(q.is_ingress for q in self._netlink.qdiscs(link.ifindex))
+        if self._tc is TcMode.CLSACT and not has_qdisc:
+            yield MakeClsact(ifindex=link.ifindex, macs=macs)
+        yield Attach(ifindex=link.ifindex, hook=hook, tc=self._tc, program=program)
+
+
+def make_master(
+    spec: GroupSpec, links: Mapping[int, Link], like: Link, *, queues: int
+) -> MakeVeth:
+    """The step that makes a master with a standby's MAC address and MTU.
+
+    As kernel net_failover_create() does with its standby.
+
+    Raises:
+        RefusedError: a name is taken.
+    """
+    low = spec.name[: IFNAME_MAX - len(_LOW)] + _LOW
+    for name in (spec.name, low):
+        if any(link.name == name for link in links.values()):
+            raise RefusedError(
+                f"cannot create '{spec.name}': there is an interface '{name}' already",
+                hint=f"'pyfailover attach {spec.name} …' uses it as it is"
+                if name == spec.name
+                else "choose another name: its lower end needs that one",
+            )
+    return MakeVeth(
+        name=spec.name,
+        low=low,
+        mac=like.mac,
+        low_mac=_random_mac(),
+        mtu=like.mtu,
+        queues=queues,
+    )
+
+
+def _random_mac() -> str:
+    """A locally administered unicast address."""
+    raw = bytearray(secrets.token_bytes(6))
+    raw[0] = raw[0] & 0xFC | 0x02
+    return raw.hex(":")
+
+
+def _describe(found: Filter) -> str:
+    if found.prog_id is None:
+        return str(found)
+    return f"{found}: {hooks.describe_program(found.prog_id)}"

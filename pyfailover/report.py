@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state of groups as values and as text; reads, locks and changes nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pyfailover.journal import Journal, Record
+from pyfailover.model import Link, Role, Side, TcMode, Word
+from pyfailover.netlink import Netlink
+from pyfailover.place import Roots
+from pyfailover.steps import Attach, Host, from_data
+from pyfailover.transaction import open_programs, paths
+
+NO_CONTROLLER = "no controller: nothing will be brought back"
+
+
+class Health(StrEnum):
+    """Whether a group carries traffic, and would after a failure."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # traffic flows, redundancy or an attachment is missing
+    DOWN = "down"  # traffic does not flow
+    IDLE = "idle"  # a master of ours that is not attached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaveStatus:
+    """One slave; counters are zero-based at attach and survive a re-plug."""
+
+    slot: int
+    rank: int
+    role: Role
+    name: str
+    ifindex: int | None  # None: unplugged
+    up: bool
+    carrier: bool
+    ready: bool
+    active: bool
+    approved: bool
+    attached: bool
+    counters: Mapping[str, int]
+
+    @property
+    def link(self) -> str:
+        """The link in a word or two."""
+        if self.ifindex is None:
+            return "unplugged"
+        if not self.up:
+            return "down"
+        return "up" if self.carrier else "no carrier"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatus:
+    """One group."""
+
+    name: str
+    health: Health
+    side: Side
+    tc: TcMode
+    created: bool
+    master: str | None  # interface that is attached to; None: it is gone
+    master_attached: bool
+    active: str | None
+    generation: int
+    decided_by: str  # "user" or "kernel"
+    carrier_test: bool  # whether the programs look at the slaves' carrier
+    controller: bool
+    slaves: Sequence[SlaveStatus]
+    counters: Mapping[str, int]
+
+
+def groups(roots: Roots, name: str | None = None) -> list[GroupStatus]:
+    """The groups of this namespace, or the one of that name."""
+    pins, run = paths(roots)
+    records = Journal(run).all()
+    if name is not None:
+        records = {name: records[name]} if name in records else {}
+    if not records:
+        return []
+    with Netlink() as netlink:
+        host = Host(netlink, pins, open_programs(pins))
+        try:
+            links = netlink.links()
+            return [_group(record, host, links) for record in records.values()]
+        finally:
+            if host.programs is not None:
+                host.programs.close()
+
+
+def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus:
+    spec, programs = record.spec, host.programs
+    live = record.attached and programs is not None
+    word = (
+        programs.word(record.index)
+        if live and programs
+        else Word(generation=0, active=None)
+    )
+    counters = programs.counters(record.index) if live and programs else None
+    intact = {
+        step.ifindex
+        for step in map(from_data, record.steps)
+        if isinstance(step, Attach) and step.intact(host)
+    }
+    slaves = []
+    for slot, asked in enumerate(spec.slaves):
+        link = links.get(record.slaves.get(slot, 0))
+        slaves.append(
+            SlaveStatus(
+                slot=slot,
+                rank=spec.rank(slot),
+                role=spec.role(slot),
+                name=asked if link is None else link.name,
+                ifindex=None if link is None else link.ifindex,
+                up=link is not None and link.up,
+                carrier=link is not None and link.carrier,
+                ready=link is not None and link.ready,
+                active=word.active == slot,
+                approved=bool(word.approved >> slot & 1),
+                attached=link is not None and link.ifindex in intact,
+                counters=counters.slaves[slot] if counters else {},
+            )
+        )
+    master = links.get(record.master or 0)
+    whole = master is not None and master.ifindex in intact
+    active = next((s for s in slaves if s.active), None)
+    return GroupStatus(
+        name=spec.name,
+        health=_health(record, slaves, active, whole),
+        side=spec.side,
+        tc=record.tc,
+        created=record.created,
+        master=None if master is None else master.name,
+        master_attached=whole,
+        active=None if active is None else active.name,
+        generation=word.generation,
+        decided_by="kernel" if word.by_kernel else "user",
+        carrier_test=False,
+        controller=False,
+        slaves=slaves,
+        counters=counters.group if counters else {},
+    )
+
+
+def _health(
+    record: Record,
+    slaves: Sequence[SlaveStatus],
+    active: SlaveStatus | None,
+    whole: bool,
+) -> Health:
+    if not record.attached:
+        return Health.IDLE
+    if active is None or not (active.ready and active.attached and whole):
+        return Health.DOWN
+    good = all(s.ready and s.attached for s in slaves)
+    return Health.OK if good else Health.DEGRADED
+
+
+def table(group: GroupStatus) -> Iterator[str]:
+    """A group in lines of at most 80 columns."""
+    yield (
+        f"{group.name}: {group.health}, {group.side} master, {group.tc}, "
+        f"active {group.active or '-'}, generation {group.generation} "
+        f"by {group.decided_by}"
+    )
+    yield (
+        f"  {'RANK':<4} {'SLAVE':<15} {'LINK':<10} {'STATE':<8} "
+        f"{'TX PACKETS':>12} {'RX PACKETS':>12} {'RX DROP':>8}"
+    )
+    for slave in group.slaves:
+        yield (
+            f"  {slave.rank:<4} {slave.name:<15} {slave.link:<10} {_state(slave):<8} "
+            f"{slave.counters.get('tx_packets', 0):>12} "
+            f"{slave.counters.get('rx_packets', 0):>12} "
+            f"{slave.counters.get('rx_drop_inactive', 0):>8}"
+        )
+    dropped = group.counters.get("tx_drop_no_active", 0)
+    if dropped:
+        yield f"  {dropped} packets dropped: no active slave"
+    yield from _advice(group)
+
+
+def _state(slave: SlaveStatus) -> str:
+    if not slave.attached:
+        return "detached"
+    return "active" if slave.active else str(slave.role)
+
+
+def _advice(group: GroupStatus) -> Iterator[str]:
+    """What to do about what is wrong."""
+    if group.health is Health.IDLE:
+        yield f"  idle: 'pyfailover attach {group.name} …' or 'destroy {group.name}'"
+        return
+    if group.master is None:
+        yield f"  its master is gone: 'pyfailover detach {group.name}'"
+    spare = next((s for s in group.slaves if s.ready and s.attached), None)
+    if group.health is Health.DOWN and spare is not None and not spare.active:
+        yield f"  traffic is lost: 'pyfailover switch {group.name} {spare.name}'"
+    if any(s.ifindex is not None and not s.attached for s in group.slaves):
+        yield "  a program was detached: run the attach command again"

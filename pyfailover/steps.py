@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The single changes that attaching is made of, each with its way back.
+
+Every step can be taken back from its data alone, by another process, whether
+it was carried out or not, once or twice: that is what rollback, recovery after
+a kill and detach all do. A step never takes back what is not ours: a device is
+touched only if its MAC address shows that it still is the one.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import assert_never
+
+from pyfailover import core
+from pyfailover.datapath import abi, hooks
+from pyfailover.datapath.programs import ProgramSet
+from pyfailover.errors import StateError
+from pyfailover.journal import StepData
+from pyfailover.model import Hook, Link, TcMode
+from pyfailover.netlink import Netlink
+
+
+class Setting(StrEnum):
+    """What SetLink can change."""
+
+    ADDRGENMODE = "addrgenmode"
+    MTU = "mtu"
+    MAC = "mac"
+    PROMISC = "promisc"
+    UP = "up"
+
+
+@dataclass(slots=True)
+class Host:
+    """What steps work on: one namespace's links, pins and programs."""
+
+    netlink: Netlink
+    pins: Path
+    programs: ProgramSet | None = None
+
+    @property
+    def loaded(self) -> ProgramSet:
+        """The programs.
+
+        Raises:
+            StateError: they are not loaded.
+        """
+        if self.programs is None:
+            raise StateError("the programs of this namespace are not loaded")
+        return self.programs
+
+    def ours(self) -> set[int]:
+        """Ids of our programs."""
+        return set(self.programs.program_ids().values()) if self.programs else set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeVeth:
+    """Make a master: a veth pair, known again by the address of its lower end."""
+
+    name: str
+    low: str
+    mac: str
+    low_mac: str
+    mtu: int
+    queues: int
+
+    def apply(self, host: Host) -> None:
+        """Make the pair and bring both ends up."""
+        host.netlink.make_veth(
+            self.name,
+            self.low,
+            mac=self.mac,
+            peer_mac=self.low_mac,
+            mtu=self.mtu,
+            queues=self.queues,
+        )
+        low = self._low(host)
+        if low is None:
+            raise StateError(f"'{self.low}' vanished while it was made")
+        host.netlink.set_noarp(low.ifindex)
+        if low.addrgenmode is not None:
+            host.netlink.set_addrgenmode(low.ifindex, 1)
+        host.netlink.set_up(low.ifindex, True)
+        for link in host.netlink.links().values():
+            if link.name == self.name:
+                host.netlink.set_up(link.ifindex, True)
+
+    def revert(self, host: Host) -> None:
+        """Delete the pair."""
+        low = self._low(host)
+        if low is not None:
+            host.netlink.delete_link(low.ifindex)
+
+    def _low(self, host: Host) -> Link | None:
+        return next(
+            (
+                link
+                for link in host.netlink.links().values()
+                if link.mac == self.low_mac and link.kind == "veth"
+            ),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLink:
+    """Change one setting of a slave; `macs` are the addresses it is known by."""
+
+    ifindex: int
+    macs: tuple[str, ...]
+    setting: Setting
+    old: int | str
+    new: int | str
+
+    def apply(self, host: Host) -> None:
+        """Set the new value."""
+        self._set(host.netlink, self.new)
+
+    def revert(self, host: Host) -> None:
+        """Set the old value, if the device is still there."""
+        if known(host, self.ifindex, self.macs):
+            self._set(host.netlink, self.old)
+
+    def _set(self, netlink: Netlink, value: int | str) -> None:
+        match self.setting:
+            case Setting.MAC:
+                netlink.set_mac(self.ifindex, str(value))
+            case Setting.MTU:
+                netlink.set_mtu(self.ifindex, int(value))
+            case Setting.ADDRGENMODE:
+                netlink.set_addrgenmode(self.ifindex, int(value))
+            case Setting.PROMISC:
+                netlink.set_promisc(self.ifindex, bool(value))
+            case Setting.UP:
+                netlink.set_up(self.ifindex, bool(value))
+            case _:
+                assert_never(self.setting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropLinkLocal:
+    """Take the kernel's own IPv6 link-local address off a slave.
+
+    With it the slave's stack would talk (MLD, router solicitations) under the
+    master's MAC address out of a slave that may not be the active one.
+    """
+
+    ifindex: int
+    macs: tuple[str, ...]
+    address: str
+    prefixlen: int
+
+    def apply(self, host: Host) -> None:
+        """Delete it."""
+        host.netlink.delete_address(self.ifindex, self.address, self.prefixlen)
+
+    def revert(self, host: Host) -> None:
+        """Put it back, if the device is still there."""
+        if known(host, self.ifindex, self.macs):
+            host.netlink.add_address(self.ifindex, self.address, self.prefixlen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeClsact:
+    """Give an interface the clsact qdisc that it had not."""
+
+    ifindex: int
+    macs: tuple[str, ...]
+
+    def apply(self, host: Host) -> None:
+        """Make it; one that somebody made meanwhile serves as well."""
+        hooks.make_clsact(self.ifindex)
+
+    def revert(self, host: Host) -> None:
+        """Delete it, unless somebody's filter is on it."""
+        if not known(host, self.ifindex, self.macs):
+            return
+        if not any(q.kind == "clsact" for q in host.netlink.qdiscs(self.ifindex)):
+            return
+        if not any(host.netlink.filters(self.ifindex, hook) for hook in Hook):
+            hooks.drop_clsact(self.ifindex)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenGroup:
+    """Give the group its place in the maps, with a master and no slave yet."""
+
+    index: int
+    master: int
+
+    def apply(self, host: Host) -> None:
+        """Write the group and its master."""
+        host.loaded.open_group(self.index)
+        host.loaded.set_master(self.index, self.master)
+
+    def revert(self, host: Host) -> None:
+        """Forget the group with all its ports."""
+        if host.programs is not None:
+            host.programs.close_group(self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Put a slave in its slot; traffic moves to it only if there was no active."""
+
+    index: int
+    slot: int
+    ifindex: int
+    master: int
+    rule: abi.RxRule
+
+    def apply(self, host: Host) -> None:
+        """Write the slave, and the word by compare-and-swap."""
+        programs = host.loaded
+        programs.set_slave(
+            self.index,
+            self.ifindex,
+            slot=self.slot,
+            master=self.master,
+            rule=self.rule,
+        )
+        programs.set_slaves(
+            self.index, {**programs.slaves(self.index), self.slot: self.ifindex}
+        )
+        link = host.netlink.links().get(self.ifindex)
+        ready = link is not None and link.ready
+        programs.change(
+            self.index, lambda word: core.joined(word, self.slot, ready=ready)
+        )
+
+    def revert(self, host: Host) -> None:
+        """Empty the slot, if it still is this slave's."""
+        programs = host.programs
+        if programs is None:
+            return
+        slaves = programs.slaves(self.index)
+        port = programs.ports().get(self.ifindex)
+        if port is not None and port.group == self.index:
+            programs.drop_port(self.ifindex)
+        if slaves.get(self.slot) == self.ifindex:
+            del slaves[self.slot]
+            programs.set_slaves(self.index, slaves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attach:
+    """Put a program on a hook."""
+
+    ifindex: int
+    hook: Hook
+    tc: TcMode
+    program: str
+
+    def apply(self, host: Host) -> None:
+        """Attach it."""
+        attachment = self.attachment(host)
+        attachment.refuse_squatter(host.ours())
+        attachment.attach(host.loaded.program(self.program))
+
+    def revert(self, host: Host) -> None:
+        """Detach it, if it is ours."""
+        self.attachment(host).detach(host.ours())
+
+    def intact(self, host: Host) -> bool:
+        """Whether it is where it should be."""
+        return self.attachment(host).attached(host.ours())
+
+    def attachment(self, host: Host) -> hooks.Attachment:
+        """The hook that this is about."""
+        return hooks.Attachment(host.pins, self.ifindex, self.hook, self.tc)
+
+
+Step = MakeVeth | SetLink | DropLinkLocal | MakeClsact | OpenGroup | Seat | Attach
+_STEPS: dict[str, type[Step]] = {
+    cls.__name__: cls
+    for cls in (MakeVeth, SetLink, DropLinkLocal, MakeClsact, OpenGroup, Seat, Attach)
+}
+_ENUMS = {"setting": Setting, "hook": Hook, "tc": TcMode, "rule": abi.RxRule}
+
+
+def to_data(step: Step) -> StepData:
+    """A step as the journal keeps it."""
+    return {"step": type(step).__name__, **asdict(step)}
+
+
+def from_data(data: StepData) -> Step:
+    """The step that to_data() made it of."""
+    cls = _STEPS[data["step"]]
+    values = {f.name: data[f.name] for f in fields(cls)}
+    for name, enum in _ENUMS.items():
+        if name in values:
+            values[name] = enum(values[name])
+    if "macs" in values:
+        values["macs"] = tuple(values["macs"])
+    return cls(**values)
+
+
+def known(host: Host, ifindex: int, macs: tuple[str, ...]) -> bool:
+    """Whether a device is there and still is the one that was changed."""
+    link = host.netlink.links().get(ifindex)
+    return link is not None and link.mac in macs

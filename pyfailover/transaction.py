@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One network namespace under its lock, and changes to it that are all or nothing.
+
+A change is a sequence of steps; each is journalled before it is taken, and on
+any failure the steps of this change are taken back. What a killed process
+began is taken back by whoever comes next.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyfailover.datapath import abi, programs
+from pyfailover.errors import PyFailoverError
+from pyfailover.journal import Journal, Record, StepData
+from pyfailover.netlink import Netlink
+from pyfailover.place import Roots, ensure_bpffs, locked, netns_cookie
+from pyfailover.steps import Host, Step, from_data, to_data
+
+Checkpoint = Callable[[str], None]
+
+
+def paths(roots: Roots) -> tuple[Path, Path]:
+    """Directories of this namespace: pins, and run-time files."""
+    cookie = str(netns_cookie())
+    return roots.pins / f"v{abi.ABI_VERSION}" / cookie, roots.run / cookie
+
+
+def open_programs(pins: Path) -> programs.ProgramSet | None:
+    """The programs of a namespace, if they are loaded."""
+    try:
+        return programs.ProgramSet(pins)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise PyFailoverError(
+            f"cannot open the programs under '{pins}': {exc.strerror}",
+            hint="run as root",
+        ) from exc
+
+
+@contextmanager
+def locked_namespace(
+    roots: Roots, *, checkpoint: Checkpoint = lambda _: None
+) -> Iterator["Namespace"]:
+    """This namespace, for a change: locked, and what was left half done undone.
+
+    Args:
+        checkpoint: called with a label before and after every single change;
+            tests fail or kill the process from it.
+    """
+    pins, run = paths(roots)
+    with locked(run) as lock_fd, Netlink() as netlink:
+        host = Host(netlink, pins, open_programs(pins))
+        namespace = Namespace(host, Journal(run), roots, lock_fd, checkpoint)
+        try:
+            namespace.recover()
+            yield namespace
+        finally:
+            if host.programs is not None:
+                host.programs.close()
+
+
+class Namespace:
+    """A namespace that locked_namespace() has locked."""
+
+    def __init__(
+        self,
+        host: Host,
+        journal: Journal,
+        roots: Roots,
+        lock_fd: int,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.host = host
+        self.netlink = host.netlink
+        self.journal = journal
+        self._roots = roots
+        self._lock_fd = lock_fd
+        self._checkpoint = checkpoint
+
+    def recover(self) -> None:
+        """Take back what a killed process began."""
+        for record in self.journal.all().values():
+            if len(record.steps) > record.committed:
+                self.undo(record, record.committed)
+        self.settle()
+
+    def load(self, max_groups: int | None) -> None:
+        """Have the programs loaded."""
+        ensure_bpffs(self._roots.pins)
+        self._checkpoint("before load")
+        programs.load(self.host.pins, max_groups, lock_fd=self._lock_fd)
+        self._checkpoint("after load")
+        if self.host.programs is None:
+            self.host.programs = open_programs(self.host.pins)
+
+    def record(self, name: str) -> Record | None:
+        """A group's record, by its name or by the present name of its master."""
+        record = self.journal.get(name)
+        if record is not None:
+            return record
+        links = self.netlink.links()
+        for other in self.journal.all().values():
+            master = links.get(other.master or 0)
+            if master is not None and master.name == name:
+                return other
+        return None
+
+    def carry_out(self, record: Record, steps: Iterable[Step]) -> None:
+        """Take the steps, or none of them."""
+        start = len(record.steps)
+        try:
+            for step in steps:
+                label = type(step).__name__
+                record.steps.append(to_data(step))
+                self.journal.put(record)
+                self._checkpoint(f"before {label}")
+                step.apply(self.host)
+                self._checkpoint(f"after {label}")
+            self._checkpoint("before commit")
+            record.committed = len(record.steps)
+            self.journal.put(record)
+        except BaseException:
+            record.committed = start
+            self.undo(record, start)
+            self.settle()
+            raise
+        self._checkpoint("after commit")
+
+    def retreat(self, record: Record, keep: int) -> None:
+        """Undo all steps but the first `keep`, also if we are killed midway."""
+        record.committed = keep
+        self.journal.put(record)
+        self.undo(record, keep)
+        self.settle()
+
+    def undo(self, record: Record, keep: int) -> None:
+        """Take back the steps beyond the first `keep`, last one first.
+
+        A step that cannot be taken back stays in the record, and the others are
+        taken back all the same.
+
+        Raises:
+            PyFailoverError: the first such failure, after all were tried.
+        """
+        stuck: list[StepData] = []
+        failure: PyFailoverError | None = None
+        for data in reversed(record.steps[keep:]):
+            try:
+                self._checkpoint(f"before undoing {data['step']}")
+                from_data(data).revert(self.host)
+            except PyFailoverError as exc:
+                stuck.insert(0, data)
+                failure = failure or exc
+        record.steps[keep:] = stuck
+        if record.steps:
+            self.journal.put(record)
+        else:
+            self.journal.drop(record.spec.name)
+        if failure is not None:
+            raise PyFailoverError(
+                f"cannot undo all of '{record.spec.name}': {failure}",
+                hint=f"mend that, then: pyfailover detach {record.spec.name}",
+            ) from failure
+
+    def settle(self) -> None:
+        """Take the programs away with the last group."""
+        if any(record.attached for record in self.journal.all().values()):
+            return
+        if self.host.programs is not None:
+            self.host.programs.close()
+            self.host.programs = None
+        programs.unload(self.host.pins)
