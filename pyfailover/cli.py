@@ -3,6 +3,7 @@
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,6 +27,8 @@ _DEGRADED, _NO_SLAVE = 1, 2
 def main() -> None:
     """Run the command line and exit: 0, 1 failed, 2 bad usage, 3 cannot here."""
     debug = "--debug" in sys.argv[1:]
+    # A service manager's stop is like Ctrl-C: what was begun is taken back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False, auto_envvar_prefix="PYFAILOVER")
         sys.exit(code or 0)  # click hands what exit() was given
@@ -215,7 +218,9 @@ Examples:
 @click.argument("master")
 @_group_options
 @click.pass_obj
-def attach(roots: Roots, /, master: str, max_groups: int | None, **options: Any) -> None:
+def attach(
+    roots: Roots, /, master: str, max_groups: int | None, **options: Any
+) -> None:
     """Attach MASTER, an interface that is there, to its slaves.
 
     Once more with the same options it mends: takes in a slave that was

@@ -12,7 +12,7 @@ from pyfailover.errors import RefusedError, StateError, UnsupportedError
 from pyfailover.journal import Record
 from pyfailover.model import GroupSpec, Link, Side, TcMode
 from pyfailover.plan import Planner, find, make_master
-from pyfailover.steps import Attach, MakeClsact, Step, from_data
+from pyfailover.steps import Attach, MakeClsact, Step, concerns, from_data
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
 
@@ -34,8 +34,10 @@ def create(
         PyFailoverError: refused or failed; nothing is changed.
     """
     record = namespace.journal.get(spec.name)
-    if record is not None:
+    if record is not None and _has_master(namespace, record):
         return attach(namespace, spec, max_groups=max_groups)
+    if record is not None:
+        namespace.retreat(record, 0)  # somebody deleted it
     links = namespace.netlink.links()
     like = find(links, spec.standbys[0] if spec.standbys else spec.slaves[0])
     made = make_master(spec, links, like, queues=possible_cpus())
@@ -149,8 +151,15 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
             f"cannot mend '{spec.name}': its master was deleted",
             hint=f"pyfailover detach {spec.name}, then attach again",
         )
+    orphans = {
+        step.ifindex
+        for step in map(from_data, record.steps)
+        if isinstance(step, Attach) and step.orphaned(namespace.host)
+    }
     gone = {
-        slot: ifindex for slot, ifindex in record.slaves.items() if ifindex not in links
+        slot: ifindex
+        for slot, ifindex in record.slaves.items()
+        if ifindex not in links or ifindex in orphans
     }
     fresh = {slot: planner.slave(spec.slaves[slot], links) for slot in gone}
     refuse_macs(
@@ -189,14 +198,16 @@ def _reattach(namespace: Namespace, record: Record, gone: set[int]) -> bool:
         and not step.intact(namespace.host)
     }
     for step in steps:
-        if isinstance(step, Attach | MakeClsact) and step.ifindex in broken:
+        if isinstance(step, Attach | MakeClsact) and any(
+            concerns(step, ifindex) for ifindex in broken
+        ):
             step.apply(namespace.host)
     return bool(broken)
 
 
 def _forget(namespace: Namespace, record: Record, ifindex: int) -> None:
     """Drop the steps of a device that is gone; what of ours outlived it too."""
-    mine = [data for data in record.steps if data.get("ifindex") == ifindex]
+    mine = [data for data in record.steps if concerns(from_data(data), ifindex)]
     for data in reversed(mine):
         from_data(data).revert(namespace.host)
     record.steps = [data for data in record.steps if data not in mine]
@@ -212,8 +223,17 @@ def detach(namespace: Namespace, name: str) -> Outcome:
     record = namespace.record(name)
     if record is None or not record.attached:
         return Outcome.UNCHANGED
-    namespace.retreat(record, record.kept_by_detach)
+    keep = record.kept_by_detach if _has_master(namespace, record) else 0
+    namespace.retreat(record, keep)
     return Outcome.DONE
+
+
+def _has_master(namespace: Namespace, record: Record) -> bool:
+    """Whether the master that was made is still there (true if none was made)."""
+    if not record.created:
+        return True
+    links = namespace.netlink.links().values()
+    return any(link.mac == record.low_mac for link in links)
 
 
 def destroy(namespace: Namespace, name: str) -> Outcome:

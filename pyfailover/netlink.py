@@ -100,6 +100,22 @@ class Netlink:
         found = (_link(m) for m in self._ask("list interfaces", self._ipr.get_links))
         return {link.ifindex: link for link in found}
 
+    def link(self, ifindex: int) -> Link | None:
+        """One interface, or None if there is none of that index."""
+        try:
+            found = list(self._ipr.get_links(ifindex))
+        except _KernelError:  # ENODEV
+            return None
+        return _link(found[0]) if found else None
+
+    def link_named(self, name: str) -> Link | None:
+        """One interface, or None if there is none of that name."""
+        try:
+            found = list(self._ipr.link("get", ifname=name))
+        except _KernelError:  # ENODEV
+            return None
+        return _link(found[0]) if found else None
+
     def addresses(self, ifindex: int) -> list[Address]:
         """IPv4 and IPv6 addresses of an interface."""
         return [

@@ -27,6 +27,7 @@ from pyfailover.model import (
 from pyfailover.netlink import Netlink
 from pyfailover.steps import (
     Attach,
+    Device,
     DropLinkLocal,
     MakeClsact,
     MakeVeth,
@@ -145,27 +146,22 @@ class Planner:
             ),
         )
         yield from self._hook(
-            link, Hook.INGRESS, f"fo_{self._spec.side}_rx", self._macs(link, master)
+            self._device(link, master), Hook.INGRESS, f"fo_{self._spec.side}_rx"
         )
 
     def _settings(self, link: Link, master: Link, *, created: bool) -> Iterator[Step]:
-        ifindex, macs = link.ifindex, self._macs(link, master)
+        device = self._device(link, master)
 
         def change(setting: Setting, old: int | str, new: int | str) -> Iterator[Step]:
             if old != new:
-                yield SetLink(
-                    ifindex=ifindex, macs=macs, setting=setting, old=old, new=new
-                )
+                yield SetLink(device=device, setting=setting, old=old, new=new)
 
         if link.addrgenmode is not None:
             yield from change(Setting.ADDRGENMODE, link.addrgenmode, _NO_LINK_LOCAL)
-        for own in self._netlink.addresses(ifindex):
+        for own in self._netlink.addresses(link.ifindex):
             if own.by_kernel:
                 yield DropLinkLocal(
-                    ifindex=ifindex,
-                    macs=macs,
-                    address=own.address,
-                    prefixlen=own.prefixlen,
+                    device=device, address=own.address, prefixlen=own.prefixlen
                 )
         yield from change(Setting.MTU, link.mtu, master.mtu)
         if self._spec.mac is MacPolicy.CLONE:
@@ -175,9 +171,11 @@ class Planner:
             yield from change(Setting.PROMISC, int(link.promisc), 1)
         yield from change(Setting.UP, int(link.up), 1)
 
-    def _macs(self, link: Link, master: Link) -> tuple[str, ...]:
-        cloned = self._spec.mac is MacPolicy.CLONE and link.mac != master.mac
-        return (link.mac, master.mac) if cloned else (link.mac,)
+    def _device(self, link: Link, master: Link) -> Device:
+        macs = [link.mac]
+        if self._spec.mac is MacPolicy.CLONE:
+            macs.append(master.mac)
+        return Device(ifindex=link.ifindex, name=link.name, macs=tuple(macs))
 
     # --- the master -------------------------------------------------------
 
@@ -187,22 +185,20 @@ class Planner:
 
     def engage(self, master: Link) -> Iterator[Step]:
         """The steps that take the master's traffic: the last ones."""
-        yield from self._hook(
-            master, self.master_hook, f"fo_{self._spec.side}_tx", (master.mac,)
-        )
+        device = Device(ifindex=master.ifindex, name=master.name, macs=(master.mac,))
+        yield from self._hook(device, self.master_hook, f"fo_{self._spec.side}_tx")
 
     @property
     def master_hook(self) -> Hook:
         """Where the user's transmissions pass the master."""
         return Hook.EGRESS if self._spec.side is Side.STACK else Hook.INGRESS
 
-    def _hook(
-        self, link: Link, hook: Hook, program: str, macs: tuple[str, ...]
-    ) -> Iterator[Step]:
-        has_qdisc = any(q.is_ingress for q in self._netlink.qdiscs(link.ifindex))
+    def _hook(self, device: Device, hook: Hook, program: str) -> Iterator[Step]:
+        ifindex = device.ifindex
+        has_qdisc = any(q.is_ingress for q in self._netlink.qdiscs(ifindex))
         if self._tc is TcMode.CLSACT and not has_qdisc:
-            yield MakeClsact(ifindex=link.ifindex, macs=macs)
-        yield Attach(ifindex=link.ifindex, hook=hook, tc=self._tc, program=program)
+            yield MakeClsact(device=device)
+        yield Attach(ifindex=ifindex, hook=hook, tc=self._tc, program=program)
 
 
 def make_master(

@@ -56,6 +56,24 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """An interface that was changed, so that it is known again.
+
+    The kernel may give an ifindex again (`ip link add … index N`, a move between
+    namespaces), so a name or an address must fit too; either may have changed.
+    """
+
+    ifindex: int
+    name: str
+    macs: tuple[str, ...]
+
+    def present(self, host: Host) -> bool:
+        """Whether it is still there, and no other in its place."""
+        link = host.netlink.link(self.ifindex)
+        return link is not None and (link.name == self.name or link.mac in self.macs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MakeVeth:
     """Make a master: a veth pair, known again by the address of its lower end."""
 
@@ -106,10 +124,9 @@ class MakeVeth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLink:
-    """Change one setting of a slave; `macs` are the addresses it is known by."""
+    """Change one setting of a slave."""
 
-    ifindex: int
-    macs: tuple[str, ...]
+    device: Device
     setting: Setting
     old: int | str
     new: int | str
@@ -120,21 +137,21 @@ class SetLink:
 
     def revert(self, host: Host) -> None:
         """Set the old value, if the device is still there."""
-        if known(host, self.ifindex, self.macs):
+        if self.device.present(host):
             self._set(host.netlink, self.old)
 
     def _set(self, netlink: Netlink, value: int | str) -> None:
         match self.setting:
             case Setting.MAC:
-                netlink.set_mac(self.ifindex, str(value))
+                netlink.set_mac(self.device.ifindex, str(value))
             case Setting.MTU:
-                netlink.set_mtu(self.ifindex, int(value))
+                netlink.set_mtu(self.device.ifindex, int(value))
             case Setting.ADDRGENMODE:
-                netlink.set_addrgenmode(self.ifindex, int(value))
+                netlink.set_addrgenmode(self.device.ifindex, int(value))
             case Setting.PROMISC:
-                netlink.set_promisc(self.ifindex, bool(value))
+                netlink.set_promisc(self.device.ifindex, bool(value))
             case Setting.UP:
-                netlink.set_up(self.ifindex, bool(value))
+                netlink.set_up(self.device.ifindex, bool(value))
             case _:
                 assert_never(self.setting)
 
@@ -147,40 +164,40 @@ class DropLinkLocal:
     master's MAC address out of a slave that may not be the active one.
     """
 
-    ifindex: int
-    macs: tuple[str, ...]
+    device: Device
     address: str
     prefixlen: int
 
     def apply(self, host: Host) -> None:
         """Delete it."""
-        host.netlink.delete_address(self.ifindex, self.address, self.prefixlen)
+        host.netlink.delete_address(self.device.ifindex, self.address, self.prefixlen)
 
     def revert(self, host: Host) -> None:
         """Put it back, if the device is still there."""
-        if known(host, self.ifindex, self.macs):
-            host.netlink.add_address(self.ifindex, self.address, self.prefixlen)
+        if self.device.present(host):
+            host.netlink.add_address(self.device.ifindex, self.address, self.prefixlen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeClsact:
     """Give an interface the clsact qdisc that it had not."""
 
-    ifindex: int
-    macs: tuple[str, ...]
+    device: Device
 
     def apply(self, host: Host) -> None:
         """Make it; one that somebody made meanwhile serves as well."""
-        hooks.make_clsact(self.ifindex)
+        hooks.make_clsact(self.device.ifindex)
 
     def revert(self, host: Host) -> None:
         """Delete it, unless somebody's filter is on it."""
-        if not known(host, self.ifindex, self.macs):
+        if not self.device.present(host):
             return
-        if not any(q.kind == "clsact" for q in host.netlink.qdiscs(self.ifindex)):
+        if not any(
+            q.kind == "clsact" for q in host.netlink.qdiscs(self.device.ifindex)
+        ):
             return
-        if not any(host.netlink.filters(self.ifindex, hook) for hook in Hook):
-            hooks.drop_clsact(self.ifindex)
+        if not any(host.netlink.filters(self.device.ifindex, hook) for hook in Hook):
+            hooks.drop_clsact(self.device.ifindex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +241,7 @@ class Seat:
         programs.set_slaves(
             self.index, {**programs.slaves(self.index), self.slot: self.ifindex}
         )
-        link = host.netlink.links().get(self.ifindex)
+        link = host.netlink.link(self.ifindex)
         ready = link is not None and link.ready
         programs.change(
             self.index, lambda word: core.joined(word, self.slot, ready=ready)
@@ -267,6 +284,10 @@ class Attach:
         """Whether it is where it should be."""
         return self.attachment(host).attached(host.ours())
 
+    def orphaned(self, host: Host) -> bool:
+        """Whether its device is gone for sure, even if the ifindex is in use."""
+        return self.attachment(host).orphaned()
+
     def attachment(self, host: Host) -> hooks.Attachment:
         """The hook that this is about."""
         return hooks.Attachment(host.pins, self.ifindex, self.hook, self.tc)
@@ -278,6 +299,17 @@ _STEPS: dict[str, type[Step]] = {
     for cls in (MakeVeth, SetLink, DropLinkLocal, MakeClsact, OpenGroup, Seat, Attach)
 }
 _ENUMS = {"setting": Setting, "hook": Hook, "tc": TcMode, "rule": abi.RxRule}
+
+
+def concerns(step: Step, ifindex: int) -> bool:
+    """Whether a step was taken on an interface."""
+    match step:
+        case SetLink() | DropLinkLocal() | MakeClsact():
+            return step.device.ifindex == ifindex
+        case Seat() | Attach():
+            return step.ifindex == ifindex
+        case MakeVeth() | OpenGroup():
+            return False
 
 
 def to_data(step: Step) -> StepData:
@@ -292,12 +324,7 @@ def from_data(data: StepData) -> Step:
     for name, enum in _ENUMS.items():
         if name in values:
             values[name] = enum(values[name])
-    if "macs" in values:
-        values["macs"] = tuple(values["macs"])
+    if "device" in values:
+        device = values["device"]
+        values["device"] = Device(**{**device, "macs": tuple(device["macs"])})
     return cls(**values)
-
-
-def known(host: Host, ifindex: int, macs: tuple[str, ...]) -> bool:
-    """Whether a device is there and still is the one that was changed."""
-    link = host.netlink.links().get(ifindex)
-    return link is not None and link.mac in macs

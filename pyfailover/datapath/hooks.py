@@ -74,6 +74,16 @@ class Attachment:
             return False
         return link.ifindex == self.ifindex and link.prog_id in ours
 
+    def orphaned(self) -> bool:
+        """Whether the device died under the program; only tcx links tell."""
+        if self.mode is TcMode.CLSACT:
+            return False
+        try:
+            with libbpf.opened(self._pin) as fd:
+                return libbpf.link_info(fd).ifindex == 0
+        except FileNotFoundError:
+            return False
+
     def attach(self, prog_fd: int) -> None:
         """Attach; replaces in place what is already ours.
 

@@ -246,7 +246,7 @@ def load(pins: Path, max_groups: int | None, *, lock_fd: int) -> bool:
         BuildError, UnsupportedError: see build().
     """
     if pins.is_dir():
-        with ProgramSet(pins) as loaded:
+        with _whole(pins) as loaded:
             if max_groups not in (None, loaded.max_groups):
                 raise StateError(
                     f"cannot change --max-groups to {max_groups}: the programs of "
@@ -265,6 +265,16 @@ def load(pins: Path, max_groups: int | None, *, lock_fd: int) -> bool:
         _remove(coming)
         raise
     return True
+
+
+def _whole(pins: Path) -> ProgramSet:
+    try:
+        return ProgramSet(pins)
+    except FileNotFoundError as exc:
+        raise StateError(
+            f"cannot use the programs of this namespace: '{exc.filename}' is missing",
+            hint="pyfailover detach --force takes away what is left of them",
+        ) from exc
 
 
 def unload(pins: Path) -> None:
