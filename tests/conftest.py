@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Privileges, roots of their own for every test, and the topologies."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyfailover.lab import Lab
+from pyfailover.model import TcMode
+from pyfailover.place import PIN_ROOT, Roots
+from tests.support.tool import Tool
+from tests.support.topology import Duo, duo
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-root",
+        action="store_true",
+        help="fail the tests that need root instead of skipping them",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Everything outside unit/ needs root."""
+    if os.geteuid() == 0:
+        return
+    if config.getoption("--require-root"):
+        raise pytest.UsageError("--require-root: not root")
+    for item in items:
+        if "unit" not in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """Namespaces that are gone after the test."""
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Iterator[Roots]:
+    """Pins and records of this test alone, gone after it."""
+    pins = PIN_ROOT.with_name(f"pyfailover-test-{secrets.token_hex(4)}")
+    yield Roots(pins=pins, run=tmp_path / "run")
+    if pins.is_dir():
+        shutil.rmtree(pins)
+
+
+@pytest.fixture
+def tool(roots: Roots) -> Tool:
+    """The product, as a library and as a command."""
+    return Tool(roots)
+
+
+@pytest.fixture(params=[TcMode.TCX, TcMode.CLSACT])
+def tc(request: pytest.FixtureRequest) -> TcMode:
+    """Each way to attach."""
+    mode: TcMode = request.param
+    return mode
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Duo:
+    """A host with two slaves to one far end; see tests/support/topology.py."""
+    return duo(lab)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Topologies as values with named ends."""
+
+from dataclasses import dataclass
+
+from pyfailover.lab import Lab, Namespace
+
+HOST_V4, FAR_V4 = "192.0.2.1", "192.0.2.2"
+HOST_V6, FAR_V6 = "2001:db8::1", "2001:db8::2"
+MAC = "02:00:5e:10:00:01"
+
+
+@dataclass(frozen=True)
+class Duo:
+    """A host with slaves eth1, eth2, … to the ports of one far-end bridge.
+
+    host                      far
+    fo0 . eth1 ------------ p1 \\
+        . eth2 ------------ p2 - br0  192.0.2.2, 2001:db8::2
+    192.0.2.1, 2001:db8::1 go on the master (or behind it, side wire).
+    The slaves have the same MAC address and are down, as a NIC is at first.
+    """
+
+    lab: Lab
+    host: Namespace
+    far: Namespace
+    slaves: tuple[str, ...]
+
+    def address(self, dev: str = "fo0", ns: Namespace | None = None) -> None:
+        """Give the host's addresses to a device."""
+        self.lab.address(ns or self.host, dev, f"{HOST_V4}/24", f"{HOST_V6}/64")
+
+    def plug(self, number: int, *, mac: str = MAC, mtu: int | None = None) -> None:
+        """Make slave ethN with its far end; a hot-plug if it was there before."""
+        slave, port = f"eth{number}", f"p{number}"
+        self.lab.veth(self.host, slave, self.far, port, mac_a=mac, mtu=mtu, up=False)
+        self.far.ip(f"link set {port} master br0 up")
+
+    def unplug(self, number: int) -> None:
+        """Delete slave ethN."""
+        self.host.ip(f"link del eth{number}")
+
+    def cut(self, number: int) -> None:
+        """Take the carrier of slave ethN."""
+        self.far.ip(f"link set p{number} down")
+
+    def mend(self, number: int) -> None:
+        """Give slave ethN its carrier back."""
+        self.far.ip(f"link set p{number} up")
+
+
+def duo(
+    lab: Lab, *, slaves: int = 2, mtu: int | None = None, equal_macs: bool = True
+) -> Duo:
+    """Make a Duo; MTU of all devices but the bridge's follows its ports."""
+    host, far = lab.namespace("host"), lab.namespace("far")
+    lab.bridge(far, "br0")
+    made = Duo(lab, host, far, tuple(f"eth{n + 1}" for n in range(slaves)))
+    for number in range(1, slaves + 1):
+        mac = MAC if equal_macs else f"02:00:5e:10:00:{number:02x}"
+        made.plug(number, mac=mac, mtu=mtu)
+    lab.address(far, "br0", f"{FAR_V4}/24", f"{FAR_V6}/64")
+    return made
+
+
+def guest(pair: Duo) -> Namespace:
+    """Somebody behind a wire master: `tap0` on the host, `eth0` with the host's
+    addresses in a namespace of his own."""
+    ns = pair.lab.namespace("guest")
+    pair.lab.veth(pair.host, "tap0", ns, "eth0")
+    pair.address("eth0", ns)
+    return ns
