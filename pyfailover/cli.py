@@ -16,8 +16,7 @@ from pyfailover import __version__, lifecycle, report, switching
 from pyfailover.errors import BuildError, PyFailoverError
 from pyfailover.lifecycle import Outcome
 from pyfailover.model import GroupSpec, MacPolicy, RxMode, Side, TcMode
-from pyfailover.netlink import in_namespace
-from pyfailover.place import PIN_ROOT, RUN_ROOT, Roots
+from pyfailover.place import PIN_ROOT, RUN_ROOT, Roots, in_named_namespace
 from pyfailover.transaction import locked_namespace
 
 _DIR = click.Path(path_type=Path, file_okay=False)
@@ -83,7 +82,7 @@ def cli(
     )
     logging.getLogger().handlers[0].setFormatter(_Lowercase())
     context.obj = Roots(pins=pin_root, run=run_root)
-    context.with_resource(in_namespace(netns))
+    context.with_resource(in_named_namespace(netns))
 
 
 class _Lowercase(logging.Formatter):
@@ -321,3 +320,20 @@ def status(context: click.Context, master: str | None, as_json: bool) -> None:
         context.exit(_NO_SLAVE)
     if report.Health.DEGRADED in healths:
         context.exit(_DEGRADED)
+
+
+@cli.command(
+    epilog="""\b
+Exit code: 0 if not one packet was lost, else 1.
+\b
+Example:
+  pyfailover demo
+"""
+)
+@click.pass_context
+def demo(context: click.Context) -> None:
+    """Show failover on namespaces made for it; takes 10 seconds, needs no NIC."""
+    from pyfailover.demo import run
+
+    if not run():
+        context.exit(1)

@@ -8,13 +8,13 @@ independent witness of it.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
 import secrets
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,16 +22,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self, TypeVar
 
 from pyfailover.errors import PyFailoverError
+from pyfailover.place import NETNS_DIR, PIN_ROOT, Roots, in_namespace, join_namespace
 
 T = TypeVar("T")
 Arg = str | os.PathLike[str]
 
-NETNS_DIR = Path("/run/netns")
-_CLONE_NEWNET = 0x40000000
 _POLL_S = 0.005
 _KILL_WAIT_MS = 5000
 _KILL_ROUNDS = 20
@@ -47,8 +47,6 @@ _QUIET = {
     "mldv1_unsolicited_report_interval": _NEVER_MS,
     "mldv2_unsolicited_report_interval": _NEVER_MS,
 }
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(PyFailoverError):
@@ -110,28 +108,13 @@ class Namespace:
 
     def join(self) -> None:
         """Move the calling thread into the namespace for good."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _setns(fd)
-        finally:
-            os.close(fd)
+        join_namespace(self.path)
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Put the calling thread into the namespace for the length of a `with`.
-
-        Other threads stay where they are; sockets keep the namespace in which
-        they were made.
-        """
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.join()
-            try:
-                yield
-            finally:
-                _setns(home)
-        finally:
-            os.close(home)
+        """Put the calling thread into the namespace for the length of a `with`."""
+        with in_namespace(self.path):
+            yield
 
     def ifindex(self, name: str) -> int:
         """The interface index of a device."""
@@ -227,9 +210,14 @@ class Lab:
             ns_b.ip("link", "set", name_b, "up")
 
     def bridge(self, ns: Namespace, name: str, *ports: str) -> None:
-        """A bridge that forwards from the first moment and says nothing itself."""
+        """A bridge that forwards from the first moment and says nothing itself.
+
+        It has an address of its own: without one it takes a port's, and changes
+        it when that port goes, which looks like a loss of ours.
+        """
+        mac = bytes([0x02, *secrets.token_bytes(5)]).hex(":")
         ns.batch(
-            f"link add {name} up type bridge"
+            f"link add {name} address {mac} up type bridge"
             " stp_state 0 forward_delay 0 mcast_snooping 0",
             *(f"link set {port} master {name} up" for port in ports),
         )
@@ -242,6 +230,18 @@ class Lab:
                 for address in addresses
             )
         )
+
+
+@contextmanager
+def scratch_roots() -> Iterator[Roots]:
+    """Pins and records apart from an installation's, gone afterwards."""
+    pins = PIN_ROOT.with_name(f"{PIN_ROOT.name}-{secrets.token_hex(4)}")
+    with TemporaryDirectory(prefix="pyfailover-run-") as run:
+        try:
+            yield Roots(pins=pins, run=Path(run))
+        finally:
+            if pins.is_dir():
+                shutil.rmtree(pins)
 
 
 def eventually(
@@ -296,13 +296,6 @@ def _veth_end(
         if value is not None:
             words += [key, str(value)]
     return words
-
-
-def _setns(fd: int) -> None:
-    """setns(2); os.setns exists from Python 3.12 on only."""
-    if _libc.setns(fd, _CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "setns")
 
 
 def _remove(ns: Namespace) -> None:

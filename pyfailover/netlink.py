@@ -6,19 +6,16 @@ pyroute2's and the kernel's errors as NetlinkError. `msg["state"]` is never
 read: it is the administrative state alone.
 """
 
-import ctypes
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError as _KernelError
 
-from pyfailover.errors import ConfigError, NetlinkError, PyFailoverError
+from pyfailover.errors import NetlinkError
 from pyfailover.model import Address, Filter, Hook, Link, Qdisc
 
 _IFF_UP = 0x1
@@ -34,47 +31,8 @@ _SCOPE_LINK = 253
 _TABLE_LOCAL = 255
 _PROTO_KERNEL = 2
 _PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
-_CLONE_NEWNET = 0x40000000
 # Kinds whose IFLA_LINK is the other end of a pair, not a device below them.
 _PAIRS = ("veth", "netkit", "vxcan")
-
-
-@contextmanager
-def in_namespace(name: str | None) -> Iterator[None]:
-    """Run the calling thread in a network namespace of `ip netns`.
-
-    Args:
-        name: as `ip netns` shows it, a path, or None for the present one.
-
-    Raises:
-        ConfigError: there is no such namespace.
-    """
-    if name is None:
-        yield
-        return
-    path = Path(name) if "/" in name else Path("/run/netns") / name
-    with Path("/proc/thread-self/ns/net").open("rb") as home:
-        try:
-            with path.open("rb") as there:
-                _setns(there.fileno(), name)
-        except FileNotFoundError:
-            raise ConfigError(
-                f"there is no network namespace '{name}'", hint="see 'ip netns'"
-            ) from None
-        try:
-            yield
-        finally:
-            _setns(home.fileno(), "the one before")
-
-
-def _setns(fd: int, name: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, _CLONE_NEWNET) != 0:
-        cause = os.strerror(ctypes.get_errno())
-        raise PyFailoverError(
-            f"cannot enter network namespace '{name}': {cause}",
-            hint="CAP_SYS_ADMIN is needed",
-        )
 
 
 class Netlink:

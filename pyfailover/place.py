@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a namespace's things are, and the lock that guards them.
+"""Being in a network namespace: entering it, where its things are, its lock.
 
 Pins under a bpffs, records under /run, both by the cookie of the network
 namespace: unlike an inode number the kernel never gives a cookie twice. Both
@@ -17,11 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyfailover.errors import PyFailoverError, StateError, UnsupportedError
+from pyfailover.errors import (
+    ConfigError,
+    PyFailoverError,
+    StateError,
+    UnsupportedError,
+)
 
 PIN_ROOT = Path("/sys/fs/bpf/pyfailover")
 RUN_ROOT = Path("/run/pyfailover")
 
+NETNS_DIR = Path("/run/netns")
+
+_CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # Linux 5.14
 _BPF_FS_MAGIC = 0xCAFE4A11
 _LOCK_WAIT_S = 10.0
@@ -33,6 +41,81 @@ class Roots:
 
     pins: Path = PIN_ROOT
     run: Path = RUN_ROOT
+
+
+def join_namespace(path: Path) -> None:
+    """Move the calling thread into a network namespace for good.
+
+    os.setns() exists from Python 3.12 on only.
+
+    Raises:
+        OSError: no such namespace, or CAP_SYS_ADMIN is missing.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _setns(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def in_namespace(path: Path) -> Iterator[None]:
+    """Put the calling thread into a network namespace for the length of a `with`.
+
+    Other threads stay where they are; sockets keep the namespace in which they
+    were made.
+
+    Raises:
+        OSError: no such namespace, or CAP_SYS_ADMIN is missing.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        join_namespace(path)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+@contextmanager
+def in_named_namespace(name: str | None) -> Iterator[None]:
+    """in_namespace() by the name that `ip netns` shows, or a path.
+
+    Args:
+        name: None for the present namespace.
+
+    Raises:
+        ConfigError: there is no such namespace.
+        PyFailoverError: it cannot be entered.
+    """
+    if name is None:
+        yield
+        return
+    try:
+        entered = in_namespace(Path(name) if "/" in name else NETNS_DIR / name)
+        entered.__enter__()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no network namespace '{name}'", hint="see 'ip netns'"
+        ) from None
+    except OSError as exc:
+        raise PyFailoverError(
+            f"cannot enter network namespace '{name}': {exc.strerror}",
+            hint="CAP_SYS_ADMIN is needed",
+        ) from exc
+    try:
+        yield
+    finally:
+        entered.__exit__(None, None, None)
+
+
+def _setns(fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "setns")
 
 
 def netns_cookie() -> int:

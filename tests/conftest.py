@@ -2,16 +2,14 @@
 """Privileges, roots of their own for every test, and the topologies."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pyfailover.lab import Lab
+from pyfailover.lab import Lab, scratch_roots
 from pyfailover.model import TcMode
-from pyfailover.place import PIN_ROOT, Roots
+from pyfailover.place import Roots
 from tests.support.tool import Tool
 from tests.support.topology import Duo, duo
 
@@ -45,12 +43,10 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def roots(tmp_path: Path) -> Iterator[Roots]:
+def roots() -> Iterator[Roots]:
     """Pins and records of this test alone, gone after it."""
-    pins = PIN_ROOT.with_name(f"pyfailover-test-{secrets.token_hex(4)}")
-    yield Roots(pins=pins, run=tmp_path / "run")
-    if pins.is_dir():
-        shutil.rmtree(pins)
+    with scratch_roots() as made:
+        yield made
 
 
 @pytest.fixture
