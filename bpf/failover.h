@@ -28,6 +28,19 @@
 #endif
 
 /*
+ * The ports: an open-addressed table in an array, since looking a u32 up in a
+ * BPF_HASH is most of what a packet would cost. Place by multiplicative hash,
+ * then the next places; user space is the only writer. At one eighth full (the
+ * loader sets FO_PORT_BITS so) 16 places in a row are never all taken, and one
+ * look is nearly always enough.
+ */
+#ifndef FO_PORT_BITS
+#define FO_PORT_BITS 13
+#endif
+#define FO_PORT_PROBES 16
+#define FO_PORT_HASH   2654435769U /* 2^32 / golden ratio */
+
+/*
  * The word: one aligned u64 per group, replaced by compare-and-swap alone.
  *
  *   bits  0-31  generation, one more with every change
@@ -68,8 +81,9 @@ enum fo_rx_rule {
 	FO_RX_NEVER,
 };
 
-/* What an interface is to us; the key is its ifindex. */
+/* What an interface is to us. */
 struct fo_port {
+	__u32 ifindex; /* 0: a free place */
 	__u32 group;
 	__u32 slot;    /* a slave's; a master's is FO_NO_SLOT */
 	__u32 master;  /* ifindex that a slave's frames go to */
@@ -123,10 +137,16 @@ enum fo_cas_verdict {
 
 _Static_assert(sizeof(struct fo_state) == 16, "ABI");
 _Static_assert(sizeof(struct fo_group) == 32, "ABI");
-_Static_assert(sizeof(struct fo_port) == 16, "ABI");
+_Static_assert(sizeof(struct fo_port) == 20, "ABI");
 _Static_assert(sizeof(struct fo_slave_stats) == 64, "ABI");
 _Static_assert(sizeof(struct fo_group_stats) == 16, "ABI");
 _Static_assert(sizeof(struct fo_cas_request) == 32, "ABI");
+
+static __always_inline __u32 fo_port_place(__u32 ifindex, __u32 probe)
+{
+	return ((ifindex * FO_PORT_HASH >> (32 - FO_PORT_BITS)) + probe) &
+	       ((1U << FO_PORT_BITS) - 1);
+}
 
 static __always_inline __u32 fo_word_active(__u64 word)
 {

@@ -20,6 +20,21 @@
 #include "maps.h"
 #include "packet.h"
 
+static __always_inline struct fo_port *fo_find_port(__u32 ifindex)
+{
+	struct fo_port *port;
+	__u32 probe, key;
+
+#pragma unroll
+	for (probe = 0; probe < FO_PORT_PROBES; probe++) {
+		key = fo_port_place(ifindex, probe);
+		port = fo_ports.lookup(&key);
+		if (port && port->ifindex == ifindex)
+			return port;
+	}
+	return 0;
+}
+
 static __always_inline __u32 fo_slave_at(const struct fo_group *group,
 					 __u32 slot)
 {
@@ -81,7 +96,6 @@ static __always_inline __u32 fo_packets(const struct __sk_buff *skb)
 /* Master to active slave, or nowhere, counted. */
 static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 {
-	__u32 ifindex = skb->ifindex;
 	struct fo_group_stats *group_stats;
 	struct fo_slave_stats *stats;
 	const struct fo_group *group;
@@ -90,7 +104,7 @@ static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 	__u32 id, key, slot, slave;
 	__u64 word;
 
-	port = fo_ports.lookup(&ifindex);
+	port = fo_find_port(skb->ifindex);
 	if (!port)
 		return TC_ACT_UNSPEC;
 	id = port->group;
@@ -158,7 +172,6 @@ static __always_inline int fo_in_grace(const struct __sk_buff *skb, int wire,
 /* Slave to master, if the slave is the one to listen to. */
 static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 {
-	__u32 ifindex = skb->ifindex;
 	const struct fo_group *group;
 	struct fo_slave_stats *stats;
 	struct fo_state *state;
@@ -167,7 +180,7 @@ static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 	int accept, grace = 0;
 	__u64 word;
 
-	port = fo_ports.lookup(&ifindex);
+	port = fo_find_port(skb->ifindex);
 	if (!port)
 		return TC_ACT_UNSPEC;
 	id = port->group;

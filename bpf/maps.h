@@ -8,9 +8,8 @@
 
 #include "failover.h"
 
-/* ifindex -> what the interface is to us. A hash, since an ifindex may be
- * any 31-bit number. Sized so that every group can have all its slaves. */
-BPF_HASH(fo_ports, __u32, struct fo_port, FO_MAX_GROUPS *(FO_MAX_SLAVES + 1));
+/* fo_port_place(ifindex, 0…) -> what the interface is to us. */
+BPF_ARRAY(fo_ports, struct fo_port, 1 << FO_PORT_BITS);
 
 /* group -> slaves; written by user space alone. */
 BPF_ARRAY(fo_groups, struct fo_group, FO_MAX_GROUPS);

@@ -135,9 +135,31 @@ def netns_cookie() -> int:
     return int.from_bytes(raw, "little")
 
 
+def live_cookies() -> set[int]:
+    """Cookies of the network namespaces that a process is in or that have a name."""
+    paths = [*Path("/proc").glob("[0-9]*/ns/net"), *NETNS_DIR.glob("*")]
+    seen: set[tuple[int, int]] = set()
+    cookies = {netns_cookie()}
+    for path in paths:
+        try:
+            identity = path.stat()
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            with in_namespace(path):
+                cookies.add(netns_cookie())
+        except OSError:
+            continue  # it ended meanwhile, or we may not look
+    return cookies
+
+
 @contextmanager
-def locked(run: Path) -> Iterator[int]:
+def locked(run: Path, *, wait_s: float | None = None) -> Iterator[int]:
     """Hold a namespace's lock; yields its descriptor.
+
+    Args:
+        wait_s: how long to wait for it; None is long enough for the commands of
+            a script to follow each other.
 
     Raises:
         StateError: somebody else holds it; says who.
@@ -150,7 +172,7 @@ def locked(run: Path) -> Iterator[int]:
             f"cannot write '{run}': {exc.strerror}", hint="run as root"
         ) from exc
     try:
-        _flock(fd)
+        _flock(fd, _LOCK_WAIT_S if wait_s is None else wait_s)
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         yield fd
@@ -158,9 +180,8 @@ def locked(run: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _flock(fd: int) -> None:
-    """Take the lock; a short wait lets commands of a script follow each other."""
-    deadline = time.monotonic() + _LOCK_WAIT_S
+def _flock(fd: int, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -253,7 +253,7 @@ class Seat:
         if programs is None:
             return
         slaves = programs.slaves(self.index)
-        port = programs.ports().get(self.ifindex)
+        port = programs.port(self.ifindex)
         if port is not None and port.group == self.index:
             programs.drop_port(self.ifindex)
         if slaves.get(self.slot) == self.ifindex:

@@ -6,15 +6,16 @@ any failure the steps of this change are taken back. What a killed process
 began is taken back by whoever comes next.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyfailover.datapath import abi, programs
-from pyfailover.errors import PyFailoverError
+from pyfailover.errors import PyFailoverError, StateError
 from pyfailover.journal import Journal, Record, StepData
 from pyfailover.netlink import Netlink
-from pyfailover.place import Roots, ensure_bpffs, locked, netns_cookie
+from pyfailover.place import Roots, ensure_bpffs, live_cookies, locked, netns_cookie
 from pyfailover.steps import Host, Step, from_data, to_data
 
 Checkpoint = Callable[[str], None]
@@ -37,6 +38,22 @@ def open_programs(pins: Path) -> programs.ProgramSet | None:
             f"cannot open the programs under '{pins}': {exc.strerror}",
             hint="run as root",
         ) from exc
+
+
+def sweep(roots: Roots) -> None:
+    """Remove pins and records of namespaces that are no more.
+
+    Their devices went with them, so nothing is attached; only memory is held.
+    """
+    pins, _ = paths(roots)
+    left = {path.name for path in (*pins.parent.glob("[0-9]*"), *roots.run.glob("*"))}
+    idle = {name for name in left if not programs.in_use(pins.with_name(name))}
+    if not idle - {pins.name}:
+        return
+    for name in idle - {str(cookie) for cookie in live_cookies()}:
+        with suppress(StateError), locked(roots.run / name, wait_s=0):
+            programs.unload(pins.with_name(name))
+            shutil.rmtree(roots.run / name)
 
 
 @contextmanager
@@ -89,6 +106,8 @@ class Namespace:
     def load(self, max_groups: int | None) -> None:
         """Have the programs loaded."""
         ensure_bpffs(self._roots.pins)
+        if self.host.programs is None:
+            sweep(self._roots)
         self._checkpoint("before load")
         programs.load(self.host.pins, max_groups, lock_fd=self._lock_fd)
         self._checkpoint("after load")

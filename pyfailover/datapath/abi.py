@@ -12,6 +12,8 @@ from pyfailover.model import MAX_SLAVES, Word
 ABI_VERSION = 1
 NO_SLOT = 0xFF
 FLAG_KERNEL = 1
+PORT_PROBES = 16
+_PORT_HASH = 2654435769
 
 
 class RxRule(IntEnum):
@@ -67,6 +69,7 @@ class Port(ct.Structure):
     """struct fo_port."""
 
     _fields_ = (
+        ("ifindex", ct.c_uint32),
         ("group", ct.c_uint32),
         ("slot", ct.c_uint32),
         ("master", ct.c_uint32),
@@ -88,6 +91,17 @@ class CasRequest(ct.Structure):
 
 SlaveStats = ct.c_uint64 * len(SlaveCounter)
 GroupStats = ct.c_uint64 * len(GroupCounter)
+
+
+def port_bits(max_groups: int) -> int:
+    """Bits of a table of ports that is at most an eighth full."""
+    return (max_groups * (MAX_SLAVES + 1) * 8 - 1).bit_length()
+
+
+def port_places(ifindex: int, bits: int) -> list[int]:
+    """fo_port_place(): where a port may be in a table of 2^bits, in order."""
+    first = (ifindex * _PORT_HASH & 0xFFFFFFFF) >> (32 - bits)
+    return [(first + probe) % (1 << bits) for probe in range(PORT_PROBES)]
 
 
 def pack_word(word: Word) -> int:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyfailover.datapath import libbpf
+from pyfailover.datapath import abi, libbpf
 from pyfailover.datapath.toolchain import bpf_dir, find_headers, merge_headers
 from pyfailover.errors import BuildError
 
@@ -92,6 +92,7 @@ def _main(directory: Path, max_groups: int) -> None:
             "-Wall",
             "-Werror",
             f"-DFO_MAX_GROUPS={max_groups}",
+            f"-DFO_PORT_BITS={abi.port_bits(max_groups)}",
         ],
     )
     functions = {name: module.load_func(name, BPF.SCHED_CLS) for name in PROGRAMS}

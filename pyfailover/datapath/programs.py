@@ -10,6 +10,7 @@ import ctypes as ct
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class ProgramSet:
             self.close()
             raise
         self.max_groups = libbpf.map_entries(self._fds["fo_states"])
+        self._port_bits = libbpf.map_entries(self._fds["fo_ports"]).bit_length() - 1
 
     def __enter__(self) -> "ProgramSet":
         return self
@@ -86,7 +88,7 @@ class ProgramSet:
         """Forget a group: no slave, no active, its ports gone."""
         for ifindex, port in self.ports().items():
             if port.group == index:
-                libbpf.map_delete(self._fds["fo_ports"], ifindex)
+                self.drop_port(ifindex)
         self._put("fo_states", index, bytes(abi.State(word=abi.pack_word(NOBODY))))
         self.set_slaves(index, {})
 
@@ -104,28 +106,56 @@ class ProgramSet:
 
     def ports(self) -> dict[int, abi.Port]:
         """All interfaces of all groups, by ifindex."""
-        found = {}
-        for ifindex in libbpf.map_keys(self._fds["fo_ports"]):
-            raw = libbpf.map_lookup(self._fds["fo_ports"], ifindex, ct.sizeof(abi.Port))
-            if raw is not None:
-                found[ifindex] = abi.Port.from_buffer_copy(raw)
-        return found
+        places = 1 << self._port_bits
+        raw = libbpf.map_values(self._fds["fo_ports"], places, ct.sizeof(abi.Port))
+        table = (abi.Port * places).from_buffer_copy(raw)
+        return {port.ifindex: port for port in table if port.ifindex}
+
+    def port(self, ifindex: int) -> abi.Port | None:
+        """What an interface is to us."""
+        return self._find_port(ifindex)[1]
 
     def set_master(self, index: int, ifindex: int) -> None:
         """Make an interface the master of a group."""
-        port = abi.Port(group=index, slot=abi.NO_SLOT, master=ifindex)
-        self._put("fo_ports", ifindex, bytes(port))
+        self._set_port(
+            abi.Port(ifindex=ifindex, group=index, slot=abi.NO_SLOT, master=ifindex)
+        )
 
     def set_slave(
         self, index: int, ifindex: int, *, slot: int, master: int, rule: abi.RxRule
     ) -> None:
         """Make an interface the slave in a slot of a group."""
-        port = abi.Port(group=index, slot=slot, master=master, rx_rule=rule)
-        self._put("fo_ports", ifindex, bytes(port))
+        self._set_port(
+            abi.Port(
+                ifindex=ifindex, group=index, slot=slot, master=master, rx_rule=rule
+            )
+        )
 
     def drop_port(self, ifindex: int) -> None:
         """An interface is nothing to us any more."""
-        libbpf.map_delete(self._fds["fo_ports"], ifindex)
+        place, port = self._find_port(ifindex)
+        if place is not None and port is not None:
+            self._put("fo_ports", place, bytes(abi.Port()))
+
+    def _set_port(self, port: abi.Port) -> None:
+        place, _ = self._find_port(port.ifindex)
+        if place is None:
+            raise StateError(
+                f"cannot add interface {port.ifindex}: the table of interfaces is full",
+                hint="detach all groups and attach the first with more --max-groups",
+            )
+        self._put("fo_ports", place, bytes(port))
+
+    def _find_port(self, ifindex: int) -> tuple[int | None, abi.Port | None]:
+        """Place and port of an interface; or a free place for it, if there is one."""
+        free = None
+        for place in abi.port_places(ifindex, self._port_bits):
+            port = abi.Port.from_buffer_copy(self._get("fo_ports", place, abi.Port))
+            if port.ifindex == ifindex:
+                return place, port
+            if free is None and port.ifindex == 0:
+                free = place
+        return free, None
 
     # --- the word ---------------------------------------------------------
 
@@ -211,7 +241,7 @@ class ProgramSet:
     def _get(self, name: str, key: int, struct: type[ct.Structure]) -> bytes:
         raw = libbpf.map_lookup(self._fds[name], key, ct.sizeof(struct))
         if raw is None:
-            raise BpfError(f"cannot read group {key}: not in map '{name}'")
+            raise BpfError(f"cannot read map '{name}': it has no entry {key}")
         return raw
 
     def _put(self, name: str, key: int, value: bytes) -> None:
@@ -275,6 +305,15 @@ def _whole(pins: Path) -> ProgramSet:
             f"cannot use the programs of this namespace: '{exc.filename}' is missing",
             hint="pyfailover detach --force takes away what is left of them",
         ) from exc
+
+
+def in_use(pins: Path) -> bool:
+    """Whether a pinned link still has its device; false with clsact alone."""
+    for pin in (pins / "links").glob("*"):
+        with suppress(FileNotFoundError), libbpf.opened(pin) as fd:
+            if libbpf.link_info(fd).ifindex:
+                return True
+    return False
 
 
 def unload(pins: Path) -> None:
