@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Create, attach, mend, detach and destroy groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import StrEnum
 
@@ -10,9 +10,9 @@ from pyfailover.datapath import hooks
 from pyfailover.datapath.libbpf import possible_cpus
 from pyfailover.errors import RefusedError, StateError, UnsupportedError
 from pyfailover.journal import Record
-from pyfailover.model import GroupSpec, Link, Side, TcMode
-from pyfailover.plan import Planner, find, make_master
-from pyfailover.steps import Attach, MakeClsact, Step, concerns, from_data
+from pyfailover.model import GroupSpec, Link, TcMode
+from pyfailover.plan import Master, Planner, find, has_master, make_master, master_of
+from pyfailover.steps import Attach, MakeClsact, OpenGroup, Step, concerns, from_data
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
 
@@ -34,22 +34,24 @@ def create(
         PyFailoverError: refused or failed; nothing is changed.
     """
     record = namespace.journal.get(spec.name)
-    if record is not None and _has_master(namespace, record):
+    links = namespace.netlink.links()
+    if record is not None and has_master(record, links):
         return attach(namespace, spec, max_groups=max_groups)
     if record is not None:
         namespace.retreat(record, 0)  # somebody deleted it
-    links = namespace.netlink.links()
     like = find(links, spec.standbys[0] if spec.standbys else spec.slaves[0])
     made = make_master(spec, links, like, queues=possible_cpus())
-    planned = Link(
+    coming = Link(
         ifindex=0, name=spec.name, mac=like.mac, mtu=like.mtu, up=True, carrier=True
     )
-    record, planner = _prepare(namespace, spec, planned, max_groups, created=True)
+    record, planner = _prepare(
+        namespace, spec, links, Master(coming, coming), max_groups, created=True
+    )
 
     def steps() -> Iterator[Step]:
         yield made
-        end = spec.name if spec.side is Side.STACK else made.low
-        yield from _build(namespace, record, planner, end, created=True)
+        links = namespace.netlink.links()
+        yield from _build(record, planner, links, master_of(record, links))
 
     namespace.carry_out(record, steps())
     announce_active(namespace, record)
@@ -70,18 +72,16 @@ def attach(
         record = namespace.journal.get(spec.name)
     if record is not None and record.attached:
         return _mend(namespace, record, spec)
+    links = namespace.netlink.links()
     made = [] if record is None else record.steps
-    created = bool(made)
-    end = spec.name
-    if created and spec.side is Side.WIRE:
-        end = made[0]["low"]
-    master = find(namespace.netlink.links(), end)
-    record, planner = _prepare(namespace, spec, master, max_groups, created=created)
+    draft = Record(spec=spec, index=0, tc=spec.tc, steps=made)
+    master = master_of(draft, links)
+    record, planner = _prepare(
+        namespace, spec, links, master, max_groups, created=draft.created
+    )
     record.steps = made
     record.committed = len(made)
-    namespace.carry_out(
-        record, _build(namespace, record, planner, end, created=created)
-    )
+    namespace.carry_out(record, _build(record, planner, links, master))
     announce_active(namespace, record)
     return Outcome.DONE
 
@@ -89,7 +89,8 @@ def attach(
 def _prepare(
     namespace: Namespace,
     spec: GroupSpec,
-    master: Link,
+    links: Mapping[int, Link],
+    master: Master,
     max_groups: int | None,
     *,
     created: bool,
@@ -100,13 +101,10 @@ def _prepare(
     planner = Planner(
         namespace.netlink, spec, tc, records=records, ours=namespace.host.ours()
     )
-    links = namespace.netlink.links()
-    if master.ifindex:
-        facts = planner.facts(master, links, planner.master_hook)
-        refuse_master(facts, spec)
+    if master.port.ifindex:
+        refuse_master(planner.facts(master.port, links, planner.master_hook), spec)
     slaves = [planner.slave(name, links) for name in spec.slaves]
-    addressed = find(links, spec.name) if created and master.ifindex else master
-    refuse_macs(spec, addressed, slaves, created=created)
+    refuse_macs(spec, master.face, slaves, created=created)
     namespace.load(max_groups)
     taken = {r.index for name, r in records.items() if name != spec.name}
     index = next(i for i in range(len(taken) + 1) if i not in taken)
@@ -121,17 +119,15 @@ def _prepare(
 
 
 def _build(
-    namespace: Namespace, record: Record, planner: Planner, end: str, *, created: bool
+    record: Record, planner: Planner, links: Mapping[int, Link], master: Master
 ) -> Iterator[Step]:
-    """All steps of a group whose master is there; `end` is attached to."""
-    links = namespace.netlink.links()
-    master = find(links, end)
-    yield from planner.hold(record.index, master)
+    """All steps of a group whose master is there."""
+    yield OpenGroup(index=record.index, master=master.port.ifindex)
     for slot, name in enumerate(record.spec.slaves):
         yield from planner.join(
-            record.index, slot, find(links, name), master, created=created
+            record.index, slot, find(links, name), master, created=record.created
         )
-    yield from planner.engage(master)
+    yield from planner.engage(master.port)
 
 
 def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
@@ -145,12 +141,7 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
         ours=namespace.host.ours(),
     )
     links = namespace.netlink.links()
-    master = links.get(record.master or 0)
-    if master is None:
-        raise StateError(
-            f"cannot mend '{spec.name}': its master was deleted",
-            hint=f"pyfailover detach {spec.name}, then attach again",
-        )
+    master = master_of(record, links)
     orphans = {
         step.ifindex
         for step in map(from_data, record.steps)
@@ -162,12 +153,7 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
         if ifindex not in links or ifindex in orphans
     }
     fresh = {slot: planner.slave(spec.slaves[slot], links) for slot in gone}
-    refuse_macs(
-        spec,
-        find(links, spec.name),
-        list(fresh.values()),
-        created=record.created,
-    )
+    refuse_macs(spec, master.face, list(fresh.values()), created=record.created)
     mended = _reattach(namespace, record, set(gone.values()))
     if not fresh:
         return Outcome.MENDED if mended else Outcome.UNCHANGED
@@ -223,17 +209,11 @@ def detach(namespace: Namespace, name: str) -> Outcome:
     record = namespace.record(name)
     if record is None or not record.attached:
         return Outcome.UNCHANGED
-    keep = record.kept_by_detach if _has_master(namespace, record) else 0
+    keep = record.kept_by_detach
+    if record.created and not has_master(record, namespace.netlink.links()):
+        keep = 0  # somebody deleted it
     namespace.retreat(record, keep)
     return Outcome.DONE
-
-
-def _has_master(namespace: Namespace, record: Record) -> bool:
-    """Whether the master that was made is still there (true if none was made)."""
-    if not record.created:
-        return True
-    links = namespace.netlink.links().values()
-    return any(link.mac == record.low_mac for link in links)
 
 
 def destroy(namespace: Namespace, name: str) -> Outcome:

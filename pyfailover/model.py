@@ -93,6 +93,7 @@ class Link:
     kind: str | None = None  # IFLA_INFO_KIND: "veth", "vlan", "macvlan", ...
     master: int | None = None  # IFLA_MASTER
     lower: int | None = None  # IFLA_LINK, where it is in this namespace
+    peer: int | None = None  # the other end of a veth, if in this namespace
     addrgenmode: int | None = None  # IFLA_INET6_ADDR_GEN_MODE; None: no IPv6
     promisc: bool = False  # IFF_PROMISC as set by user space
     xdp_prog: int | None = None  # id of an attached XDP program

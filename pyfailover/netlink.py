@@ -232,9 +232,9 @@ class Netlink:
 def _link(message: Any) -> Link:
     info = message.get_attr("IFLA_LINKINFO")
     kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    lower = message.get_attr("IFLA_LINK")
-    if kind in _PAIRS or message.get_attr("IFLA_LINK_NETNSID") is not None:
-        lower = None
+    other = message.get_attr("IFLA_LINK")
+    if message.get_attr("IFLA_LINK_NETNSID") is not None or other == message["index"]:
+        other = None
     xdp = message.get_attr("IFLA_XDP")
     return Link(
         ifindex=message["index"],
@@ -247,7 +247,8 @@ def _link(message: Any) -> Link:
         arptype=message["ifi_type"],
         kind=kind,
         master=message.get_attr("IFLA_MASTER"),
-        lower=lower if lower != message["index"] else None,
+        lower=None if kind in _PAIRS else other,
+        peer=other if kind in _PAIRS else None,
         addrgenmode=message.get_nested(
             "IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE"
         ),

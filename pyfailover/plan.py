@@ -7,6 +7,7 @@ first step.
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pyfailover.admission import Facts, refuse_slave
 from pyfailover.datapath import hooks
@@ -31,11 +32,11 @@ from pyfailover.steps import (
     DropLinkLocal,
     MakeClsact,
     MakeVeth,
-    OpenGroup,
     Seat,
     SetLink,
     Setting,
     Step,
+    made_ends,
 )
 
 _LOW = "-low"
@@ -55,6 +56,55 @@ def find(links: Mapping[int, Link], name: str) -> Link:
         f"there is no interface '{name}' in this network namespace",
         hint="see 'ip link'; --netns NAME acts in another namespace",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """A master: where the programs attach, and what the user sees.
+
+    One interface, but for a `wire` master that we made: its lower end is attached
+    to, its upper end has the user's addresses.
+    """
+
+    port: Link
+    face: Link
+
+
+def master_of(record: Record, links: Mapping[int, Link]) -> Master:
+    """The master of a group, whatever it is called now.
+
+    Raises:
+        StateError: it is not there.
+    """
+    name = record.spec.name
+    if record.created:
+        ends = made_ends(links, record.low_mac)
+        if ends is None:
+            raise StateError(
+                f"'{name}' was deleted",
+                hint=f"pyfailover destroy {name}, then create it again",
+            )
+        port = ends.top if record.spec.side is Side.STACK else ends.low
+        return Master(port, ends.top)
+    if record.master is None:
+        found = find(links, name)
+    elif record.master in links:
+        found = links[record.master]
+    else:
+        raise StateError(
+            f"'{name}' was deleted",
+            hint=f"pyfailover detach {name}, then attach again",
+        )
+    return Master(found, found)
+
+
+def has_master(record: Record, links: Mapping[int, Link]) -> bool:
+    """Whether the master of a group is there."""
+    try:
+        master_of(record, links)
+    except StateError:
+        return False
+    return True
 
 
 class Planner:
@@ -130,15 +180,15 @@ class Planner:
         return link
 
     def join(
-        self, index: int, slot: int, link: Link, master: Link, *, created: bool
+        self, index: int, slot: int, link: Link, master: Master, *, created: bool
     ) -> Iterator[Step]:
         """The steps that make an interface the slave in a slot (design S0)."""
-        yield from self._settings(link, master, created=created)
+        yield from self._settings(link, master.face, created=created)
         yield Seat(
             index=index,
             slot=slot,
             ifindex=link.ifindex,
-            master=master.ifindex,
+            master=master.port.ifindex,
             rule=rx_rule(
                 self._spec.rx,
                 primary=self._spec.role(slot) is Role.PRIMARY,
@@ -146,11 +196,11 @@ class Planner:
             ),
         )
         yield from self._hook(
-            self._device(link, master), Hook.INGRESS, f"fo_{self._spec.side}_rx"
+            self._device(link, master.face), Hook.INGRESS, f"fo_{self._spec.side}_rx"
         )
 
-    def _settings(self, link: Link, master: Link, *, created: bool) -> Iterator[Step]:
-        device = self._device(link, master)
+    def _settings(self, link: Link, face: Link, *, created: bool) -> Iterator[Step]:
+        device = self._device(link, face)
 
         def change(setting: Setting, old: int | str, new: int | str) -> Iterator[Step]:
             if old != new:
@@ -163,29 +213,25 @@ class Planner:
                 yield DropLinkLocal(
                     device=device, address=own.address, prefixlen=own.prefixlen
                 )
-        yield from change(Setting.MTU, link.mtu, master.mtu)
+        yield from change(Setting.MTU, link.mtu, face.mtu)
         if self._spec.mac is MacPolicy.CLONE:
-            yield from change(Setting.MAC, link.mac, master.mac)
+            yield from change(Setting.MAC, link.mac, face.mac)
         if self._spec.side is Side.WIRE and not created:
             # Whoever is behind the master has an address of his own.
             yield from change(Setting.PROMISC, int(link.promisc), 1)
         yield from change(Setting.UP, int(link.up), 1)
 
-    def _device(self, link: Link, master: Link) -> Device:
+    def _device(self, link: Link, face: Link) -> Device:
         macs = [link.mac]
         if self._spec.mac is MacPolicy.CLONE:
-            macs.append(master.mac)
+            macs.append(face.mac)
         return Device(ifindex=link.ifindex, name=link.name, macs=tuple(macs))
 
     # --- the master -------------------------------------------------------
 
-    def hold(self, index: int, master: Link) -> Iterator[Step]:
-        """The step that makes an interface the master of a group without slaves."""
-        yield OpenGroup(index=index, master=master.ifindex)
-
-    def engage(self, master: Link) -> Iterator[Step]:
+    def engage(self, port: Link) -> Iterator[Step]:
         """The steps that take the master's traffic: the last ones."""
-        device = Device(ifindex=master.ifindex, name=master.name, macs=(master.mac,))
+        device = Device(ifindex=port.ifindex, name=port.name, macs=(port.mac,))
         yield from self._hook(device, self.master_hook, f"fo_{self._spec.side}_tx")
 
     @property

@@ -7,6 +7,7 @@ a kill and detach all do. A step never takes back what is not ours: a device is
 touched only if its MAC address shows that it still is the one.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -94,32 +95,38 @@ class MakeVeth:
             mtu=self.mtu,
             queues=self.queues,
         )
-        low = self._low(host)
-        if low is None:
-            raise StateError(f"'{self.low}' vanished while it was made")
+        low = host.netlink.link_named(self.low)
+        top = host.netlink.link_named(self.name)
+        if low is None or top is None:
+            raise StateError(f"'{self.name}' vanished while it was made")
         host.netlink.set_noarp(low.ifindex)
         if low.addrgenmode is not None:
             host.netlink.set_addrgenmode(low.ifindex, 1)
         host.netlink.set_up(low.ifindex, True)
-        for link in host.netlink.links().values():
-            if link.name == self.name:
-                host.netlink.set_up(link.ifindex, True)
+        host.netlink.set_up(top.ifindex, True)
 
     def revert(self, host: Host) -> None:
         """Delete the pair."""
-        low = self._low(host)
-        if low is not None:
-            host.netlink.delete_link(low.ifindex)
+        ends = made_ends(host.netlink.links(), self.low_mac)
+        if ends is not None:
+            host.netlink.delete_link(ends.low.ifindex)
 
-    def _low(self, host: Host) -> Link | None:
-        return next(
-            (
-                link
-                for link in host.netlink.links().values()
-                if link.mac == self.low_mac and link.kind == "veth"
-            ),
-            None,
-        )
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The two ends of a master that was made."""
+
+    top: Link  # the user's
+    low: Link
+
+
+def made_ends(links: Mapping[int, Link], low_mac: str | None) -> Ends | None:
+    """The ends of a made master, whatever they are called now; None: it is gone."""
+    for low in links.values():
+        top = links.get(low.peer or 0)
+        if low.mac == low_mac and low.kind == "veth" and top is not None:
+            return Ends(top, low)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

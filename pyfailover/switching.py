@@ -9,7 +9,7 @@ from pyfailover import announce, core
 from pyfailover.errors import PyFailoverError, StateError
 from pyfailover.journal import Record
 from pyfailover.model import Side
-from pyfailover.plan import find
+from pyfailover.plan import find, master_of
 from pyfailover.transaction import Namespace
 
 log = logging.getLogger(__name__)
@@ -123,11 +123,7 @@ def announcer_of(namespace: Namespace, record: Record) -> announce.Announcer:
     nothing = announce.Announcer(None, [])
     if record.spec.side is Side.WIRE and not record.created:
         return nothing
-    links = namespace.netlink.links()
-    if record.created:
-        master = find(links, record.spec.name)
-    else:
-        master = links[record.master or 0]
+    master = master_of(record, namespace.netlink.links()).face
     if not master.up:
         return nothing
     addresses = [
