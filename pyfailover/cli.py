@@ -40,6 +40,12 @@ def main() -> None:
         if exc.hint:
             click.echo(f"hint: {exc.hint}", err=True)
         sys.exit(exc.exit_code)
+    except PermissionError as exc:
+        if debug:
+            raise
+        click.echo(f"Error: {exc.filename or 'this'}: {exc.strerror}", err=True)
+        click.echo("hint: run as root", err=True)
+        sys.exit(1)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
@@ -182,7 +188,7 @@ def _say(outcome: Outcome, master: str, done: str, unchanged: str) -> None:
 
 
 def _warn_no_controller() -> None:
-    click.echo(f"warning: {report.NO_CONTROLLER}", err=True)
+    click.echo("warning: no controller: nothing will be brought back", err=True)
 
 
 @cli.command(
@@ -313,7 +319,7 @@ def status(context: click.Context, master: str | None, as_json: bool) -> None:
                 click.echo(line)
         if not found:
             click.echo("no groups in this network namespace")
-        elif not all(group.controller for group in found):
+        else:
             _warn_no_controller()
     healths = {group.health for group in found}
     if report.Health.DOWN in healths:

@@ -12,8 +12,6 @@ from pyfailover.place import Roots
 from pyfailover.steps import Attach, Host, from_data
 from pyfailover.transaction import open_programs, paths
 
-NO_CONTROLLER = "no controller: nothing will be brought back"
-
 
 class Health(StrEnum):
     """Whether a group carries traffic, and would after a failure."""
@@ -65,8 +63,6 @@ class GroupStatus:
     active: str | None
     generation: int
     decided_by: str  # "user" or "kernel"
-    carrier_test: bool  # whether the programs look at the slaves' carrier
-    controller: bool
     slaves: Sequence[SlaveStatus]
     counters: Mapping[str, int]
 
@@ -136,8 +132,6 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
         active=None if active is None else active.name,
         generation=word.generation,
         decided_by="kernel" if word.by_kernel else "user",
-        carrier_test=False,
-        controller=False,
         slaves=slaves,
         counters=counters.group if counters else {},
     )

@@ -37,15 +37,6 @@ def has_tcx() -> bool:
     return True
 
 
-def foreign_tcx(ifindex: int, hook: Hook, ours: Collection[int]) -> list[str]:
-    """Names and ids of tcx programs on a hook that are not ours."""
-    return [
-        f"tcx program '{libbpf.prog_name(i)}' (id {i}) on {hook}"
-        for i in libbpf.tcx_progs(ifindex, _TCX[hook])
-        if i not in ours
-    ]
-
-
 def describe_program(prog_id: int) -> str:
     """A program as people know it."""
     return f"'{libbpf.prog_name(prog_id)}' (id {prog_id})"

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+from pyfailover.errors import UnsupportedError
+
 TCX_INGRESS = 46  # enum bpf_attach_type
 TCX_EGRESS = 47
 TC_INGRESS = 1  # enum bpf_tc_attach_point
@@ -144,7 +146,12 @@ class RunResult:
 
 @cache
 def _lib() -> ct.CDLL:
-    lib = ct.CDLL("libbpf.so.1", use_errno=True)
+    try:
+        lib = ct.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as exc:
+        raise UnsupportedError(
+            "cannot use BPF: libbpf.so.1 is missing", hint="apt install libbpf1"
+        ) from exc
     # Its own messages on stderr would be a second voice beside our errors.
     lib.libbpf_set_print(None)
     lib.bpf_map_lookup_elem.argtypes = (ct.c_int, ct.c_void_p, ct.c_void_p)
