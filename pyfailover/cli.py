@@ -341,5 +341,5 @@ def demo(context: click.Context) -> None:
     """Show failover on namespaces made for it; takes 10 seconds, needs no NIC."""
     from pyfailover.demo import run
 
-    if not run():
+    if not run(context.obj):
         context.exit(1)

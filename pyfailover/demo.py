@@ -5,6 +5,7 @@ moved from slave to slave and counted packet by packet.
 Prints as it goes, and a table at the end.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Demo:
     def run(self) -> bool:
         """Show everything; returns whether not one packet was lost."""
         print(_PICTURE)
+        print(f"host is namespace {self._host.name}, far is {self._far.name}")
         self._attach()
         self._lab.address(self._host, _MASTER, f"{_HOST4}/24", f"{_HOST6}/64")
         print(
@@ -173,11 +175,16 @@ def _line(event: _Event, found: list[Outcome], tcp_gap_s: float) -> str:
     )
 
 
-def run() -> bool:
+def run(roots: Roots) -> bool:
     """Run the demo; everything it made is gone afterwards, Ctrl-C included.
+
+    Args:
+        roots: of the installation; the demo's pins are beside, not among them.
 
     Returns:
         Whether not one packet was lost.
     """
-    with Lab() as lab, scratch_roots() as roots:
-        return Demo(lab, roots).run()
+    # Also into a pipe: who waits for a line gets it when it is due.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with Lab() as lab, scratch_roots(roots.pins) as own:
+        return Demo(lab, own).run()

@@ -233,9 +233,9 @@ class Lab:
 
 
 @contextmanager
-def scratch_roots() -> Iterator[Roots]:
+def scratch_roots(beside: Path = PIN_ROOT) -> Iterator[Roots]:
     """Pins and records apart from an installation's, gone afterwards."""
-    pins = PIN_ROOT.with_name(f"{PIN_ROOT.name}-{secrets.token_hex(4)}")
+    pins = beside.with_name(f"{beside.name}-{secrets.token_hex(4)}")
     with TemporaryDirectory(prefix="pyfailover-run-") as run:
         try:
             yield Roots(pins=pins, run=Path(run))
