@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Create, attach, mend, detach and destroy groups."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import StrEnum
@@ -15,6 +16,9 @@ from pyfailover.plan import Master, Planner, find, has_master, make_master, mast
 from pyfailover.steps import Attach, MakeClsact, OpenGroup, Step, concerns, from_data
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
+
+
+log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
@@ -68,7 +72,7 @@ def attach(
     """
     record = namespace.journal.get(spec.name)
     if record is not None and record.attached and namespace.host.programs is None:
-        namespace.undo(record, record.kept_by_detach)  # its pins were removed
+        namespace.retreat(record, record.kept_by_detach)  # its pins were removed
         record = namespace.journal.get(spec.name)
     if record is not None and record.attached:
         return _mend(namespace, record, spec)
@@ -142,23 +146,16 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
     )
     links = namespace.netlink.links()
     master = master_of(record, links)
-    orphans = {
-        step.ifindex
-        for step in map(from_data, record.steps)
-        if isinstance(step, Attach) and step.orphaned(namespace.host)
-    }
-    gone = {
-        slot: ifindex
-        for slot, ifindex in record.slaves.items()
-        if ifindex not in links or ifindex in orphans
-    }
-    fresh = {slot: planner.slave(spec.slaves[slot], links) for slot in gone}
+    gone = _gone(namespace, record, links)
+    vacant = set(range(len(spec.slaves))) - set(record.slaves)
+    vacant |= {slot for slot, ifindex in record.slaves.items() if ifindex in gone}
+    fresh = _returned(planner, spec, vacant, links)
     refuse_macs(spec, master.face, list(fresh.values()), created=record.created)
-    mended = _reattach(namespace, record, set(gone.values()))
-    if not fresh:
-        return Outcome.MENDED if mended else Outcome.UNCHANGED
-    for ifindex in gone.values():
+    mended = _reattach(namespace, record, gone)
+    for ifindex in gone:
         _forget(namespace, record, ifindex)
+    if not fresh:
+        return Outcome.MENDED if mended or gone else Outcome.UNCHANGED
 
     def steps() -> Iterator[Step]:
         for slot, link in fresh.items():
@@ -171,6 +168,31 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
     if namespace.host.loaded.word(record.index).active != active:
         announce_active(namespace, record)
     return Outcome.MENDED
+
+
+def _gone(namespace: Namespace, record: Record, links: Mapping[int, Link]) -> set[int]:
+    """ifindexes of slaves that were deleted, another in their place or not."""
+    orphans = {
+        step.ifindex
+        for step in map(from_data, record.steps)
+        if isinstance(step, Attach) and step.orphaned(namespace.host)
+    }
+    return {i for i in record.slaves.values() if i not in links or i in orphans}
+
+
+def _returned(
+    planner: Planner, spec: GroupSpec, vacant: set[int], links: Mapping[int, Link]
+) -> dict[int, Link]:
+    """Interfaces for vacant slots, of those that are there."""
+    present = {link.name for link in links.values()}
+    found = {}
+    for slot in sorted(vacant):
+        name = spec.slaves[slot]
+        if name in present:
+            found[slot] = planner.slave(name, links)
+        else:
+            log.warning("slave '%s' of '%s' is still missing", name, spec.name)
+    return found
 
 
 def _reattach(namespace: Namespace, record: Record, gone: set[int]) -> bool:

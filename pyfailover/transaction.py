@@ -6,6 +6,7 @@ any failure the steps of this change are taken back. What a killed process
 began is taken back by whoever comes next.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from pyfailover.journal import Journal, Record, StepData
 from pyfailover.netlink import Netlink
 from pyfailover.place import Roots, ensure_bpffs, live_cookies, locked, netns_cookie
 from pyfailover.steps import Host, Step, from_data, to_data
+
+log = logging.getLogger(__name__)
 
 Checkpoint = Callable[[str], None]
 
@@ -73,6 +76,9 @@ def locked_namespace(
         try:
             namespace.recover()
             yield namespace
+        except BaseException:
+            namespace.settle()  # programs loaded for a group that did not come
+            raise
         finally:
             if host.programs is not None:
                 host.programs.close()
@@ -97,10 +103,16 @@ class Namespace:
         self._checkpoint = checkpoint
 
     def recover(self) -> None:
-        """Take back what a killed process began."""
+        """Take back what a killed process began.
+
+        What cannot be taken back is told, and does not keep other groups waiting.
+        """
         for record in self.journal.all().values():
             if len(record.steps) > record.committed:
-                self.undo(record, record.committed)
+                try:
+                    self.undo(record, record.committed)
+                except PyFailoverError as exc:
+                    log.warning("%s", exc)
         self.settle()
 
     def load(self, max_groups: int | None) -> None:
@@ -143,7 +155,6 @@ class Namespace:
         except BaseException:
             record.committed = start
             self.undo(record, start)
-            self.settle()
             raise
         self._checkpoint("after commit")
 
