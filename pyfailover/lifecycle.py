@@ -13,10 +13,18 @@ from pyfailover.errors import RefusedError, StateError, UnsupportedError
 from pyfailover.journal import Record
 from pyfailover.model import GroupSpec, Link, TcMode
 from pyfailover.plan import Master, Planner, find, has_master, make_master, master_of
-from pyfailover.steps import Attach, MakeClsact, OpenGroup, Step, concerns, from_data
+from pyfailover.steps import (
+    Attach,
+    MakeClsact,
+    OpenGroup,
+    Seat,
+    SetLink,
+    Step,
+    concerns,
+    from_data,
+)
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
-
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +179,27 @@ def _mend(namespace: Namespace, record: Record, spec: GroupSpec) -> Outcome:
 
 
 def _gone(namespace: Namespace, record: Record, links: Mapping[int, Link]) -> set[int]:
-    """ifindexes of slaves that were deleted, another in their place or not."""
-    orphans = {
-        step.ifindex
-        for step in map(from_data, record.steps)
-        if isinstance(step, Attach) and step.orphaned(namespace.host)
+    """ifindexes of slaves that were deleted, another in their place or not.
+
+    A tcx link knows that its device died. A filter does not: one that is missing
+    from a device which is not as we set it up was another device's.
+    """
+    steps = [from_data(data) for data in record.steps]
+    strange = {
+        step.device.ifindex
+        for step in steps
+        if isinstance(step, SetLink) and step.is_undone_on(links)
     }
-    return {i for i in record.slaves.values() if i not in links or i in orphans}
+    dead = {
+        step.ifindex
+        for step in steps
+        if isinstance(step, Attach)
+        and (
+            step.orphaned(namespace.host)
+            or (step.ifindex in strange and not step.intact(namespace.host))
+        )
+    }
+    return {i for i in record.slaves.values() if i not in links or i in dead}
 
 
 def _returned(
@@ -214,10 +236,14 @@ def _reattach(namespace: Namespace, record: Record, gone: set[int]) -> bool:
 
 
 def _forget(namespace: Namespace, record: Record, ifindex: int) -> None:
-    """Drop the steps of a device that is gone; what of ours outlived it too."""
+    """Drop the steps of a device that is gone, and what of ours outlived it.
+
+    Its settings went with it: they are not restored on one that has its index.
+    """
     mine = [data for data in record.steps if concerns(from_data(data), ifindex)]
-    for data in reversed(mine):
-        from_data(data).revert(namespace.host)
+    for step in map(from_data, reversed(mine)):
+        if isinstance(step, Seat | Attach):
+            step.revert(namespace.host)
     record.steps = [data for data in record.steps if data not in mine]
     record.committed = len(record.steps)
     namespace.journal.put(record)

@@ -147,6 +147,15 @@ class SetLink:
         if self.device.present(host):
             self._set(host.netlink, self.old)
 
+    def is_undone_on(self, links: Mapping[int, Link]) -> bool:
+        """Whether it is not in force, for settings that nobody else changes."""
+        link = links.get(self.device.ifindex)
+        return (
+            link is not None
+            and self.setting is Setting.ADDRGENMODE
+            and link.addrgenmode != self.new
+        )
+
     def _set(self, netlink: Netlink, value: int | str) -> None:
         match self.setting:
             case Setting.MAC:
