@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyfailover.errors import StateError
+from pyfailover.errors import ConfigError, StateError
 from pyfailover.model import GroupSpec, MacPolicy, RxMode, Side, TcMode
 
 _FORMAT = 1
@@ -132,7 +132,7 @@ def _read(path: Path) -> Record:
             steps=data["steps"],
             committed=data["committed"],
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except (ConfigError, KeyError, TypeError, ValueError) as exc:
         raise StateError(
             f"cannot read the record '{path}': {exc}",
             hint="move it away; 'pyfailover detach --force' then cleans up",

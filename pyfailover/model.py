@@ -213,14 +213,17 @@ def check_ifname(name: str) -> None:
     Raises:
         ConfigError: not a name that an interface can have.
     """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # bytes that are no text, as argv hands them on
+        size = 0
     bad = (
-        not name
-        or len(name.encode()) > IFNAME_MAX
+        not 0 < size <= IFNAME_MAX
         or name in (".", "..")
         or any(c in "/:" or c.isspace() for c in name)
     )
     if bad:
         raise ConfigError(
-            f"'{name}' is not an interface name: 1 to {IFNAME_MAX} bytes, "
+            f"{name!r} is not an interface name: 1 to {IFNAME_MAX} bytes, "
             "no slash, colon or space"
         )

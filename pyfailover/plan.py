@@ -257,7 +257,7 @@ def make_master(
     Raises:
         RefusedError: a name is taken.
     """
-    low = spec.name[: IFNAME_MAX - len(_LOW)] + _LOW
+    low = _lower_name(spec.name)
     for name in (spec.name, low):
         if any(link.name == name for link in links.values()):
             raise RefusedError(
@@ -274,6 +274,13 @@ def make_master(
         mtu=like.mtu,
         queues=queues,
     )
+
+
+def _lower_name(name: str) -> str:
+    """NAME-low, cut to what an interface's name may have in bytes."""
+    room = IFNAME_MAX - len(_LOW)
+    stem = name.encode()[:room].decode(errors="ignore")
+    return f"{stem}{_LOW}" if name != f"{stem}{_LOW}" else f"{stem}-lo"
 
 
 def _random_mac() -> str:

@@ -153,26 +153,32 @@ def _health(
 
 def table(group: GroupStatus) -> Iterator[str]:
     """A group in lines of at most 80 columns."""
+    yield f"{group.name}: {group.health}, active {group.active or '-'}"
     yield (
-        f"{group.name}: {group.health}, {group.side} master, {group.tc}, "
-        f"active {group.active or '-'}, generation {group.generation} "
-        f"by {group.decided_by}"
+        f" {group.side} master by {group.tc}, "
+        f"generation {group.generation} by {group.decided_by}"
     )
-    yield (
-        f"  {'RANK':<4} {'SLAVE':<15} {'LINK':<10} {'STATE':<8} "
-        f"{'TX PACKETS':>12} {'RX PACKETS':>12} {'RX DROP':>8}"
-    )
+    yield _row("RANK", "SLAVE", "LINK", "STATE", "TX PACKETS", "RX PACKETS", "RX DROP")
     for slave in group.slaves:
-        yield (
-            f"  {slave.rank:<4} {slave.name:<15} {slave.link:<10} {_state(slave):<8} "
-            f"{slave.counters.get('tx_packets', 0):>12} "
-            f"{slave.counters.get('rx_packets', 0):>12} "
-            f"{slave.counters.get('rx_drop_inactive', 0):>8}"
+        yield _row(
+            slave.rank,
+            slave.name,
+            slave.link,
+            _state(slave),
+            *(
+                slave.counters.get(name, 0)
+                for name in ("tx_packets", "rx_packets", "rx_drop_inactive")
+            ),
         )
     dropped = group.counters.get("tx_drop_no_active", 0)
     if dropped:
-        yield f"  {dropped} packets dropped: no active slave"
+        yield f" {dropped} packets dropped: no active slave"
     yield from _advice(group)
+
+
+def _row(rank: int | str, slave: str, link: str, state: str, *numbers: object) -> str:
+    figures = " ".join(f"{number:>12}" for number in numbers)
+    return f" {rank:<4} {slave:<15} {link:<10} {state:<8} {figures}"
 
 
 def _state(slave: SlaveStatus) -> str:
@@ -184,12 +190,15 @@ def _state(slave: SlaveStatus) -> str:
 def _advice(group: GroupStatus) -> Iterator[str]:
     """What to do about what is wrong."""
     if group.health is Health.IDLE:
-        yield f"  idle: 'pyfailover attach {group.name} …' or 'destroy {group.name}'"
+        yield f" idle: 'pyfailover attach {group.name} …' or 'destroy {group.name}'"
         return
     if group.master is None:
-        yield f"  its master is gone: 'pyfailover detach {group.name}'"
+        yield f" its master is gone: 'pyfailover detach {group.name}'"
+        return
+    active = next((s for s in group.slaves if s.active), None)
     spare = next((s for s in group.slaves if s.ready and s.attached), None)
-    if group.health is Health.DOWN and spare is not None and not spare.active:
-        yield f"  traffic is lost: 'pyfailover switch {group.name} {spare.name}'"
-    if any(s.ifindex is not None and not s.attached for s in group.slaves):
-        yield "  a program was detached: run the attach command again"
+    if spare is not None and not (active and active.ready and active.attached):
+        yield f" traffic is lost: 'pyfailover switch {group.name} {spare.name}'"
+    plugged = [s for s in group.slaves if s.ifindex is not None]
+    if not group.master_attached or not all(s.attached for s in plugged):
+        yield " a program was detached: run the attach command again"

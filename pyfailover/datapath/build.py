@@ -37,18 +37,24 @@ def build(directory: Path, max_groups: int, *, lock_fd: int) -> None:
     build_tree, source_tree = find_headers(os.uname().release)
     with tempfile.TemporaryDirectory(prefix="pyfailover-") as merged:
         merge_headers(build_tree, source_tree, Path(merged))
-        child = subprocess.run(
-            [sys.executable, "-m", __name__, str(directory), str(max_groups)],
-            env=dict(os.environ, BCC_KERNEL_SOURCE=merged),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            pass_fds=(lock_fd,),
-            timeout=_TIMEOUT_S,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            child = subprocess.run(
+                [sys.executable, "-m", __name__, str(directory), str(max_groups)],
+                env=dict(os.environ, BCC_KERNEL_SOURCE=merged),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=(lock_fd,),
+                timeout=_TIMEOUT_S,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise BuildError(
+                f"cannot load the programs: compiling took over {_TIMEOUT_S} s",
+                log=str(exc.stderr or ""),
+            ) from exc
     if child.returncode != 0:
         raise _explain(child.stderr)
 
@@ -63,7 +69,7 @@ def _explain(log: str) -> BuildError:
             hint="apt install python3-bpfcc, and run on /usr/bin/python3 (a venv "
             "needs --system-site-packages; PyPI's bcc is an unrelated package)",
         )
-    telling = [line for line in lines if "error:" in line] or lines[-2:]
+    telling = [line for line in lines if "error:" in line] or _verdict(lines)
     omitted = len(lines) - len(telling[:3])
     return BuildError(
         f"cannot load the programs: {' / '.join(telling[:3])} "
@@ -71,6 +77,14 @@ def _explain(log: str) -> BuildError:
         log=log,
         hint="--debug shows the whole log",
     )
+
+
+def _verdict(lines: list[str]) -> list[str]:
+    """The verifier's reason stands above its count of instructions."""
+    for number, line in enumerate(lines):
+        if line.startswith("processed ") and number:
+            return [*lines[max(0, number - 2) : number], lines[-1]]
+    return lines[-1:]
 
 
 def _die_with_parent() -> None:

@@ -9,6 +9,7 @@ our priority and handle, and is ours only if its program is one of the set's.
 import errno
 import os
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pyfailover.datapath import libbpf
@@ -100,12 +101,17 @@ class Attachment:
             ) from exc
 
     def _attach_tcx(self, prog_fd: int) -> None:
-        self._pin.unlink(missing_ok=True)  # of a device that is gone
-        link = libbpf.tcx_attach(prog_fd, self.ifindex, _TCX[self.hook])
+        if self.orphaned():
+            self._pin.unlink()
         try:
-            libbpf.obj_pin(link, self._pin)
-        finally:
-            os.close(link)
+            with libbpf.opened(self._pin) as link:
+                libbpf.link_update(link, prog_fd)
+        except FileNotFoundError:
+            link = libbpf.tcx_attach(prog_fd, self.ifindex, _TCX[self.hook])
+            try:
+                libbpf.obj_pin(link, self._pin)
+            finally:
+                os.close(link)
 
     def refuse_squatter(self, ours: Collection[int]) -> None:
         """See that our place on clsact is free or ours.
@@ -129,6 +135,9 @@ class Attachment:
     def detach(self, ours: Collection[int]) -> None:
         """Detach; what is not there, or not ours, stays as it is."""
         if self.mode is not TcMode.CLSACT:
+            # Removing the pin alone would detach it some time later.
+            with suppress(FileNotFoundError), libbpf.opened(self._pin) as link:
+                libbpf.link_detach(link)
             self._pin.unlink(missing_ok=True)
         elif self.is_ours(ours):
             libbpf.filter_detach(

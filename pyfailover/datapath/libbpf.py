@@ -316,6 +316,16 @@ def tcx_attach(prog_fd: int, ifindex: int, attach_type: int) -> int:
     )
 
 
+def link_update(link_fd: int, prog_fd: int) -> None:
+    """Put another program in a link's place; no packet passes by."""
+    _check(_lib().bpf_link_update(link_fd, prog_fd, None), "link update")
+
+
+def link_detach(link_fd: int) -> None:
+    """Detach now; the link's last reference is dropped some time later."""
+    _check(_lib().bpf_link_detach(link_fd), "link detach")
+
+
 def _hook(ifindex: int, point: int) -> ct.Structure:
     return _sized(_TcHook, ifindex=ifindex, attach_point=point)
 

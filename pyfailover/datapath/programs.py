@@ -76,7 +76,11 @@ class ProgramSet:
 
         Only before its programs are attached: the word is stored, not swapped.
         """
-        self._put("fo_states", index, bytes(abi.State(word=abi.pack_word(NOBODY))))
+        self._put(
+            "fo_states",
+            self._known(index),
+            bytes(abi.State(word=abi.pack_word(NOBODY))),
+        )
         self.set_slaves(index, {})
         zero = bytes(abi.GroupStats()) * self._cpus
         self._put("fo_group_stats", index, zero)
@@ -89,7 +93,11 @@ class ProgramSet:
         for ifindex, port in self.ports().items():
             if port.group == index:
                 self.drop_port(ifindex)
-        self._put("fo_states", index, bytes(abi.State(word=abi.pack_word(NOBODY))))
+        self._put(
+            "fo_states",
+            self._known(index),
+            bytes(abi.State(word=abi.pack_word(NOBODY))),
+        )
         self.set_slaves(index, {})
 
     def set_slaves(self, index: int, slaves: Mapping[int, int]) -> None:
@@ -97,11 +105,13 @@ class ProgramSet:
         group = abi.Group()
         for slot, ifindex in slaves.items():
             group.slave[slot] = ifindex
-        self._put("fo_groups", index, bytes(group))
+        self._put("fo_groups", self._known(index), bytes(group))
 
     def slaves(self, index: int) -> dict[int, int]:
         """ifindex by slot of a group, empty slots left out."""
-        group = abi.Group.from_buffer_copy(self._get("fo_groups", index, abi.Group))
+        group = abi.Group.from_buffer_copy(
+            self._get("fo_groups", self._known(index), abi.Group)
+        )
         return {slot: i for slot, i in enumerate(group.slave) if i}
 
     def ports(self) -> dict[int, abi.Port]:
@@ -118,7 +128,12 @@ class ProgramSet:
     def set_master(self, index: int, ifindex: int) -> None:
         """Make an interface the master of a group."""
         self._set_port(
-            abi.Port(ifindex=ifindex, group=index, slot=abi.NO_SLOT, master=ifindex)
+            abi.Port(
+                ifindex=ifindex,
+                group=self._known(index),
+                slot=abi.NO_SLOT,
+                master=ifindex,
+            )
         )
 
     def set_slave(
@@ -127,7 +142,11 @@ class ProgramSet:
         """Make an interface the slave in a slot of a group."""
         self._set_port(
             abi.Port(
-                ifindex=ifindex, group=index, slot=slot, master=master, rx_rule=rule
+                ifindex=ifindex,
+                group=self._known(index),
+                slot=slot,
+                master=master,
+                rx_rule=rule,
             )
         )
 
@@ -161,7 +180,7 @@ class ProgramSet:
 
     def word(self, index: int) -> Word:
         """The word in force."""
-        raw = self._get("fo_states", index, abi.State)
+        raw = self._get("fo_states", self._known(index), abi.State)
         return abi.unpack_word(abi.State.from_buffer_copy(raw).word)
 
     def change(
@@ -201,7 +220,7 @@ class ProgramSet:
             False if a program was faster.
         """
         request = abi.CasRequest(
-            group=index,
+            group=self._known(index),
             grace_slot=abi.NO_SLOT if grace_slot is None else grace_slot,
             expected=abi.pack_word(expected),
             desired=abi.pack_word(desired),
@@ -219,7 +238,7 @@ class ProgramSet:
     def counters(self, index: int) -> Counters:
         """What a group and its slots have counted since it was attached."""
         return Counters(
-            group=self._sum("fo_group_stats", index, abi.GroupCounter),
+            group=self._sum("fo_group_stats", self._known(index), abi.GroupCounter),
             slaves={
                 slot: self._sum(
                     "fo_slave_stats", index * MAX_SLAVES + slot, abi.SlaveCounter
@@ -237,6 +256,15 @@ class ProgramSet:
         return {c.name.lower(): sum(values[c::width]) for c in names}
 
     # --- maps -------------------------------------------------------------
+
+    def _known(self, index: int) -> int:
+        """A group's index, seen to be one."""
+        if not 0 <= index < self.max_groups:
+            raise BpfError(
+                f"cannot use group {index}: there is room for {self.max_groups}",
+                hint="detach all groups and attach the first with more --max-groups",
+            )
+        return index
 
     def _get(self, name: str, key: int, struct: type[ct.Structure]) -> bytes:
         raw = libbpf.map_lookup(self._fds[name], key, ct.sizeof(struct))
