@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The product as tests use it: calls in a namespace, or the real command."""
 
+import logging
+import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, NoReturn
 
-from pyfailover import lifecycle, report, switching
+import pytest
+
+from pyfailover import cli, lifecycle, report, switching
 from pyfailover.lab import Namespace
 from pyfailover.lifecycle import Outcome
 from pyfailover.model import GroupSpec, MacPolicy, RxMode, Side, TcMode
@@ -16,6 +22,13 @@ from pyfailover.place import Roots
 from pyfailover.report import GroupStatus
 from pyfailover.transaction import Namespace as Locked
 from pyfailover.transaction import locked_namespace, paths
+
+# Each way to attach and each side, for what takes both but not all four.
+WAYS = pytest.mark.parametrize(
+    ("tc", "side"),
+    [(TcMode.TCX, Side.STACK), (TcMode.CLSACT, Side.WIRE)],
+    ids=["tcx-stack", "clsact-wire"],
+)
 
 
 def spec(
@@ -109,7 +122,17 @@ class Tool:
     def command(
         self, ns: Namespace, *args: str, code: int | None = 0
     ) -> subprocess.CompletedProcess[str]:
-        """Run the real command; `code` is the exit code to see (None: any)."""
+        """Run the command; `code` is the exit code to see (None: any).
+
+        In a fork of this process, which spares it the start of an interpreter:
+        argument parsing, messages, exit codes and locking are the real ones.
+        """
+        return _checked(_fork(self.argv(ns, *args)), code)
+
+    def process(
+        self, ns: Namespace, *args: str, code: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """The same by the installed script, in a process of its own."""
         done = subprocess.run(
             self.argv(ns, *args),
             capture_output=True,
@@ -117,5 +140,44 @@ class Tool:
             timeout=60,
             check=False,
         )
-        assert code in (None, done.returncode), done.stdout + done.stderr
-        return done
+        return _checked(done, code)
+
+
+def _checked(
+    done: subprocess.CompletedProcess[str], code: int | None
+) -> subprocess.CompletedProcess[str]:
+    assert code in (None, done.returncode), done.stdout + done.stderr
+    return done
+
+
+def _fork(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    with TemporaryFile() as out, TemporaryFile() as err:
+        pid = os.fork()
+        if pid == 0:
+            _be_command(argv, out.fileno(), err.fileno())
+        _, status = os.waitpid(pid, 0)
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(argv, os.waitstatus_to_exitcode(status), *said)
+
+
+def _be_command(argv: list[str], out: int, err: int) -> NoReturn:
+    """All that is left of this process; no clean-up of the tests' runs in here."""
+    code = 70  # none of the command's own
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.argv = argv
+        logging.getLogger().handlers.clear()  # pytest's
+        cli.main()
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else code
+    except BaseException:  # noqa: BLE001 - shown, and the exit code tells
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -2,6 +2,7 @@
 """Topologies as values with named ends."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyfailover.lab import Lab, Namespace
 
@@ -30,10 +31,26 @@ class Duo:
         """Give the host's addresses to a device."""
         self.lab.address(ns or self.host, dev, f"{HOST_V4}/24", f"{HOST_V6}/64")
 
-    def plug(self, number: int, *, mac: str = MAC, mtu: int | None = None) -> None:
+    def plug(
+        self,
+        number: int,
+        *,
+        mac: str = MAC,
+        mtu: int | None = None,
+        index: int | None = None,
+    ) -> None:
         """Make slave ethN with its far end; a hot-plug if it was there before."""
         slave, port = f"eth{number}", f"p{number}"
-        self.lab.veth(self.host, slave, self.far, port, mac_a=mac, mtu=mtu, up=False)
+        self.lab.veth(
+            self.host,
+            slave,
+            self.far,
+            port,
+            mac_a=mac,
+            mtu=mtu,
+            index_a=index,
+            up=False,
+        )
         self.far.ip(f"link set {port} master br0 up")
 
     def unplug(self, number: int) -> None:
@@ -70,3 +87,25 @@ def guest(pair: Duo) -> Namespace:
     pair.lab.veth(pair.host, "tap0", ns, "eth0")
     pair.address("eth0", ns)
     return ns
+
+
+# What Linux does of its own accord on an interface (Documentation/networking/
+# ip-sysctl.rst); the lab switches it off.
+_TALKATIVE = {
+    "accept_dad": 1,
+    "dad_transmits": 1,
+    "accept_ra": 1,
+    "router_solicitations": -1,
+    "router_solicitation_delay": 0,
+    "mldv1_unsolicited_report_interval": 10_000,
+    "mldv2_unsolicited_report_interval": 100,  # 1000, for short tests
+}
+
+
+def make_talkative(ns: Namespace, *devices: str) -> None:
+    """Give devices, and those to come, the kernel's own habits back: duplicate
+    address detection, router solicitations, repeated MLD reports."""
+    with ns.enter():
+        for name in ("default", *devices):
+            for key, value in _TALKATIVE.items():
+                Path(f"/proc/sys/net/ipv6/conf/{name}/{key}").write_text(str(value))

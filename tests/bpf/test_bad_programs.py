@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of programs that the compiler or the verifier will not have."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import pyfailover
+from pyfailover.datapath import programs
+from pyfailover.datapath.toolchain import bpf_dir
+from pyfailover.errors import BuildError
+from pyfailover.place import Roots, locked
+
+# What is put in the place of a line of failover_tc.c, and what is said then.
+LINE = "\tid = request->group;\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A mistake in the program fo_cas."""
+
+    description: str
+    instead: str
+    message: str  # a regular expression
+    log: str
+
+
+CASES = [
+    Case(
+        description="not C",
+        instead="\tid = request->gruop;\n",
+        message=r"bpf/failover_tc\.c:\d+:\d+: error: no member named 'gruop'",
+        log="gruop",
+    ),
+    Case(
+        description="a warning",
+        instead="\tint unused;\n" + LINE,
+        message=r"bpf/failover_tc\.c:\d+:\d+: error: unused variable 'unused'",
+        log="-Wunused-variable",
+    ),
+    Case(
+        description="beyond the packet",
+        instead="\tid = request[1].group;\n",
+        message=r"R\d offset is outside of the packet",
+        log="R1=ctx",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.description)
+def test_bad_program(
+    case: Case, roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what is wrong and where, keeps all of the log, and nothing
+    stays pinned."""
+    package = tmp_path / "pyfailover"
+    here = Path(pyfailover.__file__).parent
+    shutil.copytree(here, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(bpf_dir(), package / "bpf")
+    source = package / "bpf" / "failover_tc.c"
+    text = source.read_text()
+    assert text.count(LINE) == 1
+    source.write_text(text.replace(LINE, case.instead))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pins = roots.pins / "v1" / "97"
+    with locked(roots.run) as lock_fd, pytest.raises(BuildError) as failed:
+        programs.load(pins, 1, lock_fd=lock_fd)
+    assert failed.match(case.message)
+    assert case.log in failed.value.log
+    assert failed.value.message.count("\n") == 0
+    assert failed.value.exit_code == 3
+    assert not list(roots.pins.glob("*/*"))

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ProgramSet over real maps: groups, counters, limits; loading and unloading."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyfailover.datapath import abi, libbpf, programs
+from pyfailover.datapath.build import MAPS, PROGRAMS
+from pyfailover.datapath.programs import DEFAULT_MAX_GROUPS, Counters, ProgramSet
+from pyfailover.errors import BpfError, StateError
+from pyfailover.lab import scratch_roots
+from pyfailover.model import MAX_SLAVES, NOBODY, Word
+from pyfailover.place import locked
+from tests.support import frames
+from tests.support.progrun import GROUP, MAX_GROUPS, OURS, Bench
+
+OUT = frames.udp4(frames.PEER, src=OURS)
+ONE = Word(generation=97, active=1, approved=0b11)
+
+
+def test_an_opened_group_is_empty(bench: Bench) -> None:
+    """Opening a group once more forgets its slaves, word and counters."""
+    bench.arrange(ONE)
+    bench.run("fo_stack_tx", OUT, bench.master)
+    assert bench.tally()
+    bench.programs.open_group(GROUP)
+    assert bench.programs.word(GROUP) == NOBODY
+    assert bench.programs.slaves(GROUP) == {}
+    assert bench.tally() == {}
+
+
+def test_slaves_are_read_back(bench: Bench) -> None:
+    """Slots are as written; those not named are empty."""
+    bench.programs.set_slaves(GROUP, {0: 11, 7: 2**31 - 1})
+    assert bench.programs.slaves(GROUP) == {0: 11, 7: 2**31 - 1}
+    bench.programs.set_slaves(GROUP, {3: 12})
+    assert bench.programs.slaves(GROUP) == {3: 12}
+    assert bench.programs.slaves(GROUP - 1) == bench.programs.slaves(GROUP + 1) == {}
+
+
+def test_counters_are_sums_over_all_cpus(bench: Bench) -> None:
+    """What each CPU counted apart is one number."""
+    bench.arrange(ONE)
+    everywhere = os.sched_getaffinity(0)
+    try:
+        for cpu in everywhere:
+            os.sched_setaffinity(0, {cpu})
+            bench.run("fo_stack_tx", OUT, bench.master, repeat=97 + cpu)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    total = sum(97 + cpu for cpu in everywhere)
+    counters = bench.programs.counters(GROUP)
+    assert counters.slaves[1]["tx_packets"] == total
+    assert counters.slaves[1]["tx_bytes"] == total * len(OUT)
+    with libbpf.opened(bench.pins / "maps" / "fo_slave_stats") as fd:
+        size = 8 * len(abi.SlaveCounter)
+        key = GROUP * MAX_SLAVES + 1
+        raw = libbpf.map_lookup(fd, key, size * libbpf.possible_cpus())
+    assert raw is not None
+    apart = memoryview(raw).cast("Q")[:: len(abi.SlaveCounter)].tolist()
+    assert {cpu: n for cpu, n in enumerate(apart) if n} == {
+        cpu: 97 + cpu for cpu in everywhere
+    }
+
+
+def test_every_counter_has_its_name(bench: Bench) -> None:
+    """A group that counted nothing has all names of failover.h, at zero."""
+    assert bench.programs.counters(GROUP) == Counters(
+        group={c.name.lower(): 0 for c in abi.GroupCounter},
+        slaves={
+            slot: {c.name.lower(): 0 for c in abi.SlaveCounter}
+            for slot in range(MAX_SLAVES)
+        },
+    )
+
+
+ON_A_GROUP: dict[str, Callable[[ProgramSet, int], object]] = {
+    "open_group": lambda made, group: made.open_group(group),
+    "close_group": lambda made, group: made.close_group(group),
+    "set_slaves": lambda made, group: made.set_slaves(group, {0: 1}),
+    "slaves": lambda made, group: made.slaves(group),
+    "set_master": lambda made, group: made.set_master(group, 97),
+    "word": lambda made, group: made.word(group),
+    "change": lambda made, group: made.change(group, lambda word: word),
+    "swap": lambda made, group: made.swap(group, NOBODY, ONE),
+    "counters": lambda made, group: made.counters(group),
+}
+
+
+@pytest.mark.parametrize("call", ON_A_GROUP.values(), ids=ON_A_GROUP)
+def test_group_beyond_the_limit(
+    bench: Bench, call: Callable[[ProgramSet, int], object]
+) -> None:
+    """The group after the last one is refused, and the error says which it is."""
+    call(bench.programs, MAX_GROUPS - 1)
+    with pytest.raises(BpfError, match=f"{MAX_GROUPS}"):
+        call(bench.programs, MAX_GROUPS)
+
+
+def test_the_programs_are_known_by_name(bench: Bench) -> None:
+    """The kernel knows each program by the name that we load it under."""
+    ids = bench.programs.program_ids()
+    assert {name: libbpf.prog_name(number) for name, number in ids.items()} == {
+        name: name for name in PROGRAMS
+    }
+    assert len(set(ids.values())) == len(PROGRAMS)
+
+
+def test_another_process_finds_the_same(bench: Bench) -> None:
+    """A second opening of the pins is of the same programs and maps."""
+    bench.programs.set_slaves(GROUP, {5: 97})
+    with ProgramSet(bench.pins) as again:
+        assert again.slaves(GROUP) == {5: 97}
+        assert again.program_ids() == bench.programs.program_ids()
+        assert again.max_groups == MAX_GROUPS
+
+
+def test_loading_again_is_no_work(bench: Bench, tmp_path: Path) -> None:
+    """A loaded set is found, for its own number of groups or any."""
+    with locked(tmp_path) as lock_fd:
+        assert not programs.load(bench.pins, MAX_GROUPS, lock_fd=lock_fd)
+        assert not programs.load(bench.pins, None, lock_fd=lock_fd)
+
+
+def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """A loaded set cannot be had for more groups; the error names both numbers."""
+    with (
+        locked(tmp_path) as lock_fd,
+        pytest.raises(StateError, match=f"to 67: .* {MAX_GROUPS} groups"),
+    ):
+        programs.load(bench.pins, MAX_GROUPS + 1, lock_fd=lock_fd)
+
+
+@pytest.fixture(scope="module")
+def spares() -> Iterator[dict[int, Path]]:
+    """Two further sets: for one group, and for as many as by default."""
+    with scratch_roots() as roots, locked(roots.run) as lock_fd:
+        pins = {1: roots.pins / "v1" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v1/98"}
+        assert programs.load(pins[1], 1, lock_fd=lock_fd)
+        assert programs.load(pins[DEFAULT_MAX_GROUPS], None, lock_fd=lock_fd)
+        yield pins
+
+
+@pytest.mark.parametrize("groups", [1, DEFAULT_MAX_GROUPS])
+def test_maps_are_as_large_as_asked(spares: dict[int, Path], groups: int) -> None:
+    """Every map has room for the number of groups that was given, and no more."""
+    entries = {}
+    for name in MAPS:
+        with libbpf.opened(spares[groups] / "maps" / name) as fd:
+            entries[name] = libbpf.map_entries(fd)
+    assert entries == {
+        "fo_ports": 1 << abi.port_bits(groups),
+        "fo_groups": groups,
+        "fo_states": groups,
+        "fo_slave_stats": groups * MAX_SLAVES,
+        "fo_group_stats": groups,
+    }
+
+
+def test_a_set_with_a_hole_is_not_used(spares: dict[int, Path], tmp_path: Path) -> None:
+    """Where a pin is missing, the error names it and what takes the rest away; then
+    unload() takes away all there is, and the directories above once they are empty.
+    """
+    first, second = spares.values()
+    (first / "maps" / "fo_groups").unlink()
+    with (
+        locked(tmp_path) as lock_fd,
+        pytest.raises(StateError, match="fo_groups' is missing") as no,
+    ):
+        programs.load(first, None, lock_fd=lock_fd)
+    assert no.value.hint is not None
+    assert "detach --force" in no.value.hint
+    with pytest.raises(FileNotFoundError):
+        ProgramSet(first)
+    programs.unload(first)
+    assert not first.exists()
+    assert second.is_dir()
+    programs.unload(second)
+    assert not second.parent.parent.exists()
+    programs.unload(second)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a killed process began, the next command takes back or ends (S14)."""
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pyfailover.lab import Lab, eventually
+from pyfailover.model import TcMode
+from pyfailover.report import Health
+from tests.support.faults import Checkpoint, InjectedError, kill_at, labels_of
+from tests.support.scenes import SCENES, Kind, Scene, keep_programs, scene
+from tests.support.snapshot import assert_same, take
+from tests.support.tool import Tool
+from tests.support.topology import Duo
+
+
+@pytest.fixture(params=SCENES, ids="-".join)
+def stage(request: pytest.FixtureRequest, lab: Lab, tool: Tool) -> Scene:
+    """Every kind of group, every way to attach, beside another group."""
+    made = scene(lab, tool, *request.param)
+    keep_programs(made.pair, tool, made.wanted.tc)
+    return made
+
+
+def test_attach_killed_anywhere(stage: Scene) -> None:
+    """Killed at any of its steps, and a later detach leaves what was before."""
+    before = stage.now()
+    labels = labels_of(stage.attach)
+    stage.detach()
+    for position, label in enumerate(labels):
+        kill_at(position, stage.attach)
+        stage.detach()
+        stage.assert_as(before, f"killed at {position}, '{label}'")
+
+
+def test_rollback_killed_anywhere(stage: Scene) -> None:
+    """An attach that failed and was killed as it took its steps back: the same."""
+
+    def doomed(checkpoint: Checkpoint) -> None:
+        def passed(label: str) -> None:
+            checkpoint(label)
+            if label == "before commit":
+                raise InjectedError(label)
+
+        with suppress(InjectedError):
+            stage.attach(passed)
+
+    before = stage.now()
+    labels = labels_of(doomed)
+    first = labels.index("before commit") + 1
+    assert len(labels) - first > 8
+    for position in range(first, len(labels)):
+        kill_at(position, doomed)
+        stage.detach()
+        stage.assert_as(before, f"killed at {position}, '{labels[position]}'")
+
+
+def test_detach_killed_anywhere(stage: Scene) -> None:
+    """Killed at any of its steps, a detach is ended by the next."""
+    before = stage.now()
+    stage.attach()
+    labels = labels_of(stage.detach)
+    assert len(labels) > 8
+    for position, label in enumerate(labels):
+        stage.attach()
+        kill_at(position, stage.detach)
+        stage.detach()
+        stage.assert_as(before, f"detach killed at {position}, '{label}'")
+
+
+@pytest.mark.parametrize("label", ["before load", "after load", "before commit"])
+def test_first_attach_killed_leaves_no_programs(
+    lab: Lab, tool: Tool, label: str
+) -> None:
+    """Where it was the first of the namespace the programs are gone as well."""
+    stage = scene(lab, tool, Kind.STACK, TcMode.TCX)
+    before = stage.now()
+
+    def attach(checkpoint: Checkpoint) -> None:
+        stage.attach(lambda passed: checkpoint(passed) if passed == label else None)
+
+    kill_at(0, attach)
+    stage.detach()
+    stage.assert_as(before, f"killed {label}")
+
+
+def test_killed_attach_can_be_asked_for_again(lab: Lab, tool: Tool, tc: TcMode) -> None:
+    """After a kill the same attach does it all, whichever step had been reached."""
+    stage = scene(lab, tool, Kind.STACK, tc)
+    keep_programs(stage.pair, tool, tc)
+    before = stage.now()
+    labels = labels_of(stage.attach)
+    attached = stage.now()
+    stage.detach()
+    for position in range(0, len(labels), 5):
+        kill_at(position, stage.attach)
+        stage.attach()
+        now = stage.now()
+        for key in attached:
+            if key.startswith(("link ", "addresses ", "qdisc ", "tcx ", "routes ")):
+                assert attached[key] == now[key], f"{key}, killed at {position}"
+        stage.detach()
+        stage.assert_as(before, f"attached after a kill at {position}")
+
+
+def compiling_child(command: subprocess.Popen[bytes]) -> int | None:
+    """The process that compiles for a command, once there is one."""
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    for pid in children.read_text().split():
+        with suppress(FileNotFoundError):
+            if "datapath.build" in Path(f"/proc/{pid}/cmdline").read_text():
+                return int(pid)
+    return None
+
+
+@pytest.fixture
+def killed(pair: Duo, tool: Tool, tmp_path: Path) -> subprocess.Popen[bytes]:
+    """The real command, killed while its child compiled; temporary files of it
+    went to `tmp_path`."""
+    argv = tool.argv(pair.host, "create", "fo0", "--standby=eth2", "--primary=eth1")
+    with subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(tmp_path)}) as command:
+        try:
+            eventually(lambda: compiling_child(command), what="the compiling child")
+        finally:
+            command.kill()
+    assert command.returncode == -signal.SIGKILL
+    return command
+
+
+def test_command_killed_while_it_compiles(
+    pair: Duo, tool: Tool, request: pytest.FixtureRequest
+) -> None:
+    """`kill -9` of the command in the middle of the compilation, and the next
+    detach leaves nothing."""
+    before = take(tool, pair.host)
+    request.getfixturevalue("killed")
+    assert list(tool.roots.pins.glob("v1/new-*")), "it had not begun"
+    tool.command(pair.host, "detach", "fo0")
+    assert_same(before, lambda: take(tool, pair.host), where="after detach")
+
+
+@pytest.mark.usefixtures("killed")
+def test_command_killed_while_it_compiles_can_be_repeated(
+    pair: Duo, tool: Tool
+) -> None:
+    """The same command a moment later waits for the compiler to be gone, and works."""
+    tool.command(pair.host, "create", "fo0", "--standby=eth2", "--primary=eth1")
+    assert tool.status(pair.host).health is Health.OK
+
+
+@pytest.mark.usefixtures("killed")
+def test_command_killed_while_it_compiles_leaves_no_temporary_files(
+    pair: Duo, tool: Tool, tmp_path: Path
+) -> None:
+    """The tree of headers that was made for the compiler goes as well."""
+    tool.command(pair.host, "detach", "fo0")
+    assert list(tmp_path.iterdir()) == []

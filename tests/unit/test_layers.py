@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who may import whom: one table, by which every module of the package is judged.
+
+A module without a row fails. Imports inside functions and for type checkers
+count like all others.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import pyfailover
+
+PACKAGE = Path(pyfailover.__file__).parent
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
+PURE = frozenset({"asyncio", "os", "socket", "subprocess", "time", "threading"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a module may import."""
+
+    ours: str = ""  # further modules of ours, besides errors and model; one that
+    # ends in a dot stands for all below it, the dot alone for the package itself
+    libraries: str = ""
+    banned: frozenset[str] = frozenset()  # of the standard library
+    values: str = "errors model"
+    prints: bool = False
+
+    @property
+    def allowed(self) -> set[str]:
+        """Modules of ours."""
+        return set(self.ours.split()) | set(self.values.split())
+
+
+TABLE = {
+    # what all may import
+    "": Row(values=""),
+    "errors": Row(values="", banned=PURE),
+    "model": Row(values="errors", banned=PURE),
+    # pure decisions
+    "core": Row(banned=PURE),
+    "admission": Row(banned=PURE),
+    # each hides one thing of the world, and knows of no other
+    "netlink": Row(libraries="pyroute2"),
+    "announce": Row(),
+    "place": Row(),
+    "journal": Row(banned=PURE - {"os"}),
+    "datapath": Row(values=""),
+    "datapath.abi": Row("datapath."),
+    "datapath.libbpf": Row("datapath."),
+    "datapath.toolchain": Row("datapath."),
+    "datapath.build": Row("datapath.", libraries="bcc"),
+    "datapath.programs": Row("datapath."),
+    "datapath.hooks": Row("datapath."),
+    # what joins them
+    "steps": Row("core datapath. journal netlink"),
+    "plan": Row("admission datapath. journal netlink steps"),
+    "transaction": Row("datapath. journal netlink place steps"),
+    "switching": Row("announce core journal plan transaction"),
+    "report": Row("journal netlink place steps transaction"),
+    "lifecycle": Row("admission datapath. journal plan steps switching transaction"),
+    # what shows it
+    "demo": Row(
+        "lab lifecycle place report switching traffic. transaction", prints=True
+    ),
+    "cli": Row(
+        ". demo lifecycle place report switching transaction",
+        libraries="click",
+        prints=True,
+    ),
+    "__main__": Row("cli"),
+    # sandbox: nothing of the product's own netlink and BPF
+    "lab": Row("place"),
+    "traffic": Row("traffic."),
+    "traffic.accounting": Row(),
+    "traffic.mmsg": Row(),
+    "traffic.pace": Row(),
+    "traffic.process": Row("lab traffic."),
+    "traffic.tcp": Row("lab traffic."),
+    "traffic.udp": Row("lab traffic."),
+}
+
+
+def dotted(path: Path) -> str:
+    """`datapath.abi` for its file; `datapath` and "" for packages."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+@cache
+def modules() -> Mapping[str, ast.Module]:
+    """The package's modules, parsed."""
+    return {dotted(path): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
+def imported(tree: ast.Module, known: Mapping[str, object]) -> Iterator[str]:
+    """Full names of all modules that a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                # A name of a package may be one of its modules or in itself.
+                yield name if name.partition(".")[2] in known else node.module or ""
+
+
+def coarse(name: str) -> str:
+    """The box of the graph that a module is in."""
+    return name.partition(".")[0]
+
+
+def faults(name: str, tree: ast.Module, row: Row) -> Iterator[str]:
+    """What a module imports or does against its row."""
+    for full in imported(tree, modules()):
+        top, _, rest = full.partition(".")
+        if top == "pyfailover":
+            if row.allowed.isdisjoint((rest or ".", f"{coarse(rest)}.")):
+                yield f"{name} imports {full}"
+        elif top in row.banned:
+            yield f"{name} imports {full}, which is not pure"
+        elif top not in sys.stdlib_module_names | set(row.libraries.split()):
+            yield f"{name} imports {full}"
+    if not row.prints:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id == "print":
+                yield f"{name} prints"
+
+
+def test_every_module_has_its_row() -> None:
+    """The table names every module of the package, and no other."""
+    assert modules().keys() == TABLE.keys()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_imports(name: str) -> None:
+    """A module imports what its row allows, and prints only if it may."""
+    assert list(faults(name, modules()[name], TABLE[name])) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("import bcc", "core imports bcc"),
+        ("from bcc import BPF", "core imports bcc"),
+        ("from pyfailover import cli", "core imports pyfailover.cli"),
+        ("from pyfailover.cli import main", "core imports pyfailover.cli"),
+        ("import pyfailover.datapath.abi", "core imports pyfailover.datapath.abi"),
+        ("from pyfailover import __version__", "core imports pyfailover"),
+        ("import os.path", "core imports os.path, which is not pure"),
+        ("def f():\n    import time", "core imports time, which is not pure"),
+        (
+            "if 0:\n    from socket import AF_INET",
+            "core imports socket, which is not pure",
+        ),
+        ("print(1)", "core prints"),
+        ("say = print", "core prints"),
+    ],
+)
+def test_a_fault_is_seen(source: str, fault: str) -> None:
+    """What a module must not do is found, wherever in it."""
+    assert list(faults("core", ast.parse(source), TABLE["core"])) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    {
+        "bcc": ["datapath.build"],
+        "pyroute2": ["netlink"],
+        "click": ["cli"],
+        "prometheus_client": [],
+    }.items(),
+)
+def test_each_library_has_one_home(library: str, home: list[str]) -> None:
+    """A library is allowed in one module of the table."""
+    found = [name for name, row in TABLE.items() if library in row.libraries.split()]
+    assert found == home
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_nobody_imports_what_is_above_it(name: str) -> None:
+    """Nothing but __main__ may import cli, and nothing but cli may import demo."""
+    below = {"cli": ["__main__"], "demo": ["cli"], "__main__": []}
+    importers = [other for other, row in TABLE.items() if name in row.allowed]
+    assert below.get(name, importers) == importers
+
+
+def test_the_graph_of_the_documentation_is_true() -> None:
+    """Every arrow of docs/architecture.md is an import, and every import goes
+    along its arrows, over model and errors too."""
+    graph = ARCHITECTURE.read_text().partition("```mermaid")[2].partition("```")[0]
+    drawn = set(re.findall(r"(\w+) --> (\w+)", graph))
+    assert len(drawn) > 10
+    actual = {
+        (coarse(name), coarse(rest))
+        for name, tree in modules().items()
+        for full in imported(tree, modules())
+        for top, _, rest in [full.partition(".")]
+        if top == "pyfailover" and rest not in ("", "model", "errors")
+    }
+    actual = {(a, b) for a, b in actual if a not in (b, "__main__")}
+    assert drawn - actual == set(), "drawn, but not so"
+    reach = set(drawn)
+    while more := {(a, d) for a, b in reach for c, d in reach if b == c} - reach:
+        reach |= more
+    assert actual - reach == set(), "so, but not drawn"
+    assert not {a for a, b in reach if a == b}, "a circle"
