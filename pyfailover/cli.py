@@ -285,10 +285,11 @@ def switch(roots: Roots, master: str, slave: str) -> None:
     if done is None:
         click.echo(f"{master}: {slave} is active already")
         return
+    addresses = "address" if done.announced == 1 else "addresses"
     click.echo(
-        f"{master}: {done.before or 'nobody'} -> {done.after}, "
-        f"generation {done.generation}, {done.announced} announcements, "
-        f"{done.took_s * 1e3:.2f} ms"
+        f"{master}: {done.before or 'nobody'} -> {done.after} "
+        f"in {done.took_s * 1e3:.2f} ms, generation {done.generation}, "
+        f"{done.announced} {addresses} announced"
     )
 
 

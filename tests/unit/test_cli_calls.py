@@ -126,8 +126,8 @@ def test_force(main: Main, stub: Callable[[Any, str, object], Stub]) -> None:
 @pytest.mark.parametrize(
     ("before", "said"),
     [
-        ("eth1", "fo0: eth1 -> eth2, generation 7, 2 announcements, 0.25 ms\n"),
-        (None, "fo0: nobody -> eth2, generation 7, 2 announcements, 0.25 ms\n"),
+        ("eth1", "fo0: eth1 -> eth2 in 0.25 ms, generation 7, 2 addresses announced\n"),
+        (None, "fo0: nobody -> eth2 in 0.25 ms, generation 7, 2 addresses announced\n"),
     ],
 )
 def test_switch(
