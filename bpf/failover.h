@@ -118,8 +118,11 @@ struct fo_group_stats {
 	__u64 counter[FO_GROUP_COUNTERS];
 };
 
-/* Argument of fo_cas, handed in as the packet of BPF_PROG_TEST_RUN. */
+/* Argument of fo_cas, handed in as the packet of BPF_PROG_TEST_RUN. The kernel
+ * reads a packet's ethertype and refuses a short IP packet: zeros come first.
+ */
 struct fo_cas_request {
+	__u64 ethernet[2];
 	__u32 group;
 	__u32 grace_slot; /* slot that rx_grace is for; FO_NO_SLOT: none */
 	__u64 expected;	  /* word that the caller decided upon */
@@ -140,7 +143,7 @@ _Static_assert(sizeof(struct fo_group) == 32, "ABI");
 _Static_assert(sizeof(struct fo_port) == 20, "ABI");
 _Static_assert(sizeof(struct fo_slave_stats) == 64, "ABI");
 _Static_assert(sizeof(struct fo_group_stats) == 16, "ABI");
-_Static_assert(sizeof(struct fo_cas_request) == 32, "ABI");
+_Static_assert(sizeof(struct fo_cas_request) == 48, "ABI");
 
 static __always_inline __u32 fo_port_place(__u32 ifindex, __u32 probe)
 {

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ _DEGRADED, _NO_SLAVE = 1, 2
 
 def main() -> None:
     """Run the command line and exit: 0, 1 failed, 2 bad usage, 3 cannot here."""
-    debug = "--debug" in sys.argv[1:]
+    debug = "--debug" in sys.argv[1:] or bool(os.environ.get("PYFAILOVER_DEBUG"))
     # A service manager's stop is like Ctrl-C: what was begun is taken back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

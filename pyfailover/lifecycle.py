@@ -3,7 +3,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum
 
 from pyfailover.admission import refuse_macs, refuse_master
@@ -114,7 +114,8 @@ def _prepare(
         namespace.netlink, spec, tc, records=records, ours=namespace.host.ours()
     )
     if master.port.ifindex:
-        refuse_master(planner.facts(master.port, links, planner.master_hook), spec)
+        facts = planner.facts(master.port, links, planner.master_hook)
+        refuse_master(facts, replace(spec, tc=tc))
     slaves = [planner.slave(name, links) for name in spec.slaves]
     refuse_macs(spec, master.face, slaves, created=created)
     namespace.load(max_groups)

@@ -220,10 +220,10 @@ def check_ifname(name: str) -> None:
     bad = (
         not 0 < size <= IFNAME_MAX
         or name in (".", "..")
-        or any(c in "/:" or c.isspace() for c in name)
+        or any(c in "/:%" or c.isspace() for c in name)
     )
     if bad:
         raise ConfigError(
             f"{name!r} is not an interface name: 1 to {IFNAME_MAX} bytes, "
-            "no slash, colon or space"
+            "no slash, colon, percent sign or space"
         )

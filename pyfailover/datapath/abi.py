@@ -81,6 +81,7 @@ class CasRequest(ct.Structure):
     """struct fo_cas_request."""
 
     _fields_ = (
+        ("ethernet", ct.c_uint64 * 2),
         ("group", ct.c_uint32),
         ("grace_slot", ct.c_uint32),
         ("expected", ct.c_uint64),

@@ -123,7 +123,7 @@ class ProgramSet:
 
     def port(self, ifindex: int) -> abi.Port | None:
         """What an interface is to us."""
-        return self._find_port(ifindex)[1]
+        return self._find_port(ifindex)[1] if ifindex else None
 
     def set_master(self, index: int, ifindex: int) -> None:
         """Make an interface the master of a group."""

@@ -39,6 +39,7 @@ NUMBERS = {
     "FO_NO_SLOT": abi.NO_SLOT,
     "FO_FLAG_KERNEL": abi.FLAG_KERNEL,
     "FO_PORT_PROBES": abi.PORT_PROBES,
+    "FO_PORT_HASH": abi._PORT_HASH,
 }
 GROUPS = 97
 _COMPILE = """

@@ -129,7 +129,7 @@ def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> No
     """A loaded set cannot be had for more groups; the error names both numbers."""
     with (
         locked(tmp_path) as lock_fd,
-        pytest.raises(StateError, match=f"to 67: .* {MAX_GROUPS} groups"),
+        pytest.raises(StateError, match=f"to {MAX_GROUPS + 1}: .* {MAX_GROUPS} groups"),
     ):
         programs.load(bench.pins, MAX_GROUPS + 1, lock_fd=lock_fd)
 

@@ -4,7 +4,8 @@
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -118,18 +119,28 @@ def compiling_child(command: subprocess.Popen[bytes]) -> int | None:
     return None
 
 
-@pytest.fixture
-def killed(pair: Duo, tool: Tool, tmp_path: Path) -> subprocess.Popen[bytes]:
-    """The real command, killed while its child compiled; temporary files of it
-    went to `tmp_path`."""
+@contextmanager
+def compiling(
+    tool: Tool, pair: Duo, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The real command while its child compiles, its temporary files in `tmp_path`;
+    waited for at the end."""
     argv = tool.argv(pair.host, "create", "fo0", "--standby=eth2", "--primary=eth1")
     with subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(tmp_path)}) as command:
         try:
             eventually(lambda: compiling_child(command), what="the compiling child")
-        finally:
+        except BaseException:
             command.kill()
+            raise
+        yield command
+
+
+@pytest.fixture
+def killed(pair: Duo, tool: Tool, tmp_path: Path) -> None:
+    """A command was killed while it compiled."""
+    with compiling(tool, pair, tmp_path) as command:
+        command.kill()
     assert command.returncode == -signal.SIGKILL
-    return command
 
 
 def test_command_killed_while_it_compiles(
@@ -160,3 +171,16 @@ def test_command_killed_while_it_compiles_leaves_no_temporary_files(
     """The tree of headers that was made for the compiler goes as well."""
     tool.command(pair.host, "detach", "fo0")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_interrupted_while_it_compiles(
+    pair: Duo, tool: Tool, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C, or a service manager's stop: it takes back by itself what it began."""
+    before = take(tool, pair.host)
+    with compiling(tool, pair, tmp_path) as command:
+        command.send_signal(number)
+    assert command.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+    assert_same(before, lambda: take(tool, pair.host), where="interrupted")

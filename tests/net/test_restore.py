@@ -10,7 +10,7 @@ from pyfailover.errors import PyFailoverError
 from pyfailover.lab import Lab, eventually
 from pyfailover.model import MacPolicy, Side, TcMode
 from tests.support.capture import ethernet, received, send
-from tests.support.scenes import Kind, keep_programs, scene
+from tests.support.scenes import SCENES, Kind, keep_programs, scene
 from tests.support.snapshot import assert_same, take
 from tests.support.tool import Tool, spec
 from tests.support.topology import MAC, Duo, guest
@@ -24,7 +24,7 @@ def link(pair: Duo, dev: str) -> dict[str, Any]:
     return found[0]
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(("kind", "tc"), SCENES)
 def test_settings_are_made_and_restored(
     lab: Lab, tool: Tool, tc: TcMode, kind: Kind
 ) -> None:

@@ -56,7 +56,7 @@ def test_inactive_slave_of_a_guest_sends_nothing(
     """Behind a foreign wire master it is the same, the slaves' own stack included."""
     behind = guest(loud)
     tool.attach(loud.host, spec("tap0", side=Side.WIRE, tc=tc))
-    with UdpStream(behind, loud.far, HOST_V6, FAR_V6, rate=2_000) as stream:
+    with UdpStream(behind, loud.far, HOST_V6, FAR_V6, rate=4_000) as stream:
         deliver(stream)
         assert received(loud.far, "p2") == 0
         tool.switch(loud.host, "eth2", "tap0")

@@ -126,11 +126,19 @@ def announcements(frames: list[bytes]) -> list[tuple[str, str]]:
 
 def received(ns: Namespace, dev: str) -> int:
     """Frames that a device has received, by its own counter."""
-    links = json.loads(ns.ip("-s", "-j", "link", "show", "dev", dev))
-    return int(links[0]["stats64"]["rx"]["packets"])
+    return all_received(ns)[dev]
+
+
+def all_received(ns: Namespace) -> dict[str, int]:
+    """The same for every device of a namespace."""
+    return _counters(ns, "rx")
 
 
 def transmitted(ns: Namespace, dev: str) -> int:
     """Frames that a device has transmitted, by its own counter."""
-    links = json.loads(ns.ip("-s", "-j", "link", "show", "dev", dev))
-    return int(links[0]["stats64"]["tx"]["packets"])
+    return _counters(ns, "tx")[dev]
+
+
+def _counters(ns: Namespace, direction: str) -> dict[str, int]:
+    links = json.loads(ns.ip("-s", "-j", "link", "show"))
+    return {link["ifname"]: link["stats64"][direction]["packets"] for link in links}

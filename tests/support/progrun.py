@@ -21,8 +21,8 @@ from pyfailover.model import MAX_SLAVES, NOBODY, Word
 from pyfailover.place import ensure_bpffs, locked
 from pyfailover.transaction import paths
 
-MAX_GROUPS = 66  # neither the default nor a power of two
-GROUP = 37
+MAX_GROUPS = 11  # neither the default nor a power of two
+GROUP = 7
 OURS = "02:00:5e:10:00:01"  # of the master and of all slaves
 HIGH_IFINDEX = 70_000  # more than 16 bits
 

@@ -24,7 +24,7 @@ def _deliver(stream: Stream, goal: int) -> None:
 
 @contextmanager
 def exchange(
-    host: Namespace, far: Namespace, *, rate: float = 2_000
+    host: Namespace, far: Namespace, *, rate: float = 4_000
 ) -> Iterator[list[UdpStream]]:
     """Four streams: out and back, over IPv4 and IPv6."""
     ends = []
