@@ -75,12 +75,14 @@ BAD: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "a bad name of the master": (
         {"name": "fo 0"},
-        "'fo 0' is not an interface name: 1 to 15 bytes, no slash, colon or space",
+        "'fo 0' is not an interface name: 1 to 15 bytes, "
+        "no slash, colon, percent sign or space",
         None,
     ),
     "a bad name of a standby": (
         {"standbys": ("eth2", "eth/3")},
-        "'eth/3' is not an interface name: 1 to 15 bytes, no slash, colon or space",
+        "'eth/3' is not an interface name: 1 to 15 bytes, "
+        "no slash, colon, percent sign or space",
         None,
     ),
 }
@@ -120,6 +122,7 @@ def test_good_name(name: str) -> None:
         "a/b",
         "a:b",
         "a b",
+        "a%d",
         "a\tb",
         "a\nb",
         " a",
