@@ -21,6 +21,7 @@
 #define FO_ABI_VERSION 1
 #define FO_MAX_SLAVES  8
 #define FO_NO_SLOT     0xff
+#define FO_ENODEV      19
 
 /* Groups of one namespace; the loader sets it (--max-groups). */
 #ifndef FO_MAX_GROUPS
@@ -78,7 +79,7 @@ struct fo_group {
 enum fo_rx_rule {
 	FO_RX_ACTIVE, /* while the slave is active, and in its grace */
 	FO_RX_ALWAYS,
-	FO_RX_NEVER,
+	FO_RX_NO_PRIMARY, /* as ACTIVE, but never while slot 0 is plugged */
 };
 
 /* What an interface is to us. */

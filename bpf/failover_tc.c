@@ -169,6 +169,14 @@ static __always_inline int fo_in_grace(const struct __sk_buff *skb, int wire,
 	       (grace & FO_GRACE_UNTIL_MASK);
 }
 
+/* Whether an interface is there: the helper looks it up. */
+static __always_inline int fo_is_plugged(struct __sk_buff *skb, __u32 ifindex)
+{
+	__u32 mtu = 0;
+
+	return ifindex && bpf_check_mtu(skb, ifindex, &mtu, 0, 0) != -FO_ENODEV;
+}
+
 /* Slave to master, if the slave is the one to listen to. */
 static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 {
@@ -214,9 +222,12 @@ static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 		grace = fo_in_grace(skb, wire, state, word, slot);
 		accept = grace;
 	}
-	if (port->rx_rule != FO_RX_ACTIVE) {
-		accept = port->rx_rule == FO_RX_ALWAYS;
+	if (port->rx_rule == FO_RX_ALWAYS) {
+		accept = 1;
 		grace = 0;
+	} else if (accept && port->rx_rule == FO_RX_NO_PRIMARY) {
+		group = fo_groups.lookup(&id);
+		accept = !group || !fo_is_plugged(skb, group->slave[0]);
 	}
 	if (!accept) {
 		stats->counter[FO_SLAVE_RX_DROP_INACTIVE] += fo_packets(skb);

@@ -33,6 +33,7 @@ class Facts:
     bypassed: Sequence[str] = ()  # foreign programs and filters that our
     # attachment would run ahead of
     xdp: str | None = None  # a program that takes frames before us
+    squatter: str | None = None  # a foreign filter in our very place
     used_by: str | None = None  # another group that has it, as what
 
 
@@ -81,6 +82,10 @@ def _refuse_configured(facts: Facts, spec: GroupSpec, what: str) -> None:
 
 
 def _refuse_bypass(facts: Facts, spec: GroupSpec, what: str) -> None:
+    if facts.squatter:
+        raise RefusedError(
+            f"{what}: {facts.squatter}", hint="give that filter another preference"
+        )
     if facts.xdp and not spec.bypass_filters:
         raise RefusedError(
             f"{what}: XDP program {facts.xdp} is attached and takes frames first",
@@ -117,7 +122,7 @@ def refuse_master(facts: Facts, spec: GroupSpec) -> None:
     if spec.side is Side.STACK and ingress_only and spec.tc == "clsact":
         raise RefusedError(
             f"{what}: its ingress qdisc leaves no room for a filter on egress",
-            hint=f"replace it: tc qdisc replace dev {link.name} clsact",
+            hint=f"delete it: tc qdisc del dev {link.name} ingress",
         )
     _refuse_bypass(facts, spec, what)
 

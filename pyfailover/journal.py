@@ -9,6 +9,7 @@ boot together with everything they speak of.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,14 @@ def _read(path: Path) -> Record:
             f"cannot read the record '{path}': {exc}",
             hint="move it away; 'pyfailover detach --force' then cleans up",
         ) from exc
+
+
+def forget_namespace(run: Path) -> None:
+    """Remove records and lock of a namespace that is no more, and nothing else."""
+    groups = run / "groups"
+    for path in (*groups.glob("*.json"), *groups.glob("*.new"), run / "lock"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or something of somebody else in it
+        groups.rmdir()
+    with suppress(OSError):
+        run.rmdir()

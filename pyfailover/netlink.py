@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pyroute2
@@ -27,6 +28,9 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _IFA_F_PERMANENT = 0x80
 _IFAPROT_KERNEL_LL = 3  # Linux 5.18
+# Before 5.18 the kernel does not say who made an address; a permanent fe80::/64
+# is then taken for its own.
+_TELLS_WHO = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 18)
 _SCOPE_LINK = 253
 _TABLE_LOCAL = 255
 _PROTO_KERNEL = 2
@@ -200,20 +204,40 @@ class Netlink:
             proto=_IFAPROT_KERNEL_LL,
         )
 
-    def delete_address(self, ifindex: int, address: str, prefixlen: int) -> None:
-        """Take an address from an interface."""
-        self._ask(
-            f"delete address {address}",
-            self._ipr.addr,
-            "del",
-            index=ifindex,
-            address=address,
-            prefixlen=prefixlen,
-        )
+    def flush_ipv6(self, ifindex: int) -> None:
+        """Take all IPv6 addresses off an interface, in silence.
+
+        Deleting one makes the kernel send a report of the multicast group that it
+        leaves; switching IPv6 off (addrconf_ifdown) does not.
+        """
+        self._disable_ipv6(ifindex, 1)
+        self._disable_ipv6(ifindex, 0)
+
+    def enable_ipv6(self, ifindex: int) -> None:
+        """Have IPv6 on an interface, as before flush_ipv6()."""
+        self._disable_ipv6(ifindex, 0)
+
+    def _disable_ipv6(self, ifindex: int, value: int) -> None:
+        link = self.link(ifindex)
+        if link is None:
+            raise NetlinkError(f"cannot flush interface {ifindex}: it is gone")
+        # /proc/sys/net shows the namespace of the thread that looks.
+        path = Path("/proc/sys/net/ipv6/conf") / link.name / "disable_ipv6"
+        try:
+            if path.read_text().strip() != str(value):
+                path.write_text(str(value))
+        except OSError as exc:
+            raise NetlinkError(
+                f"cannot flush IPv6 addresses of '{link.name}': {exc.strerror}"
+            ) from exc
 
     def _set(self, ifindex: int, what: str, **attributes: object) -> None:
+        try:
+            name = f"'{socket.if_indextoname(ifindex)}'"
+        except OSError:
+            name = f"interface {ifindex}"
         self._ask(
-            f"set {what} on interface {ifindex}",
+            f"set {what} on {name}",
             self._ipr.link,
             "set",
             index=ifindex,
@@ -263,11 +287,9 @@ def _address(message: Any) -> Address:
     ip = ip_address(text)
     link_local = ip.version == 6 and ip.is_link_local
     proto = message.get_attr("IFA_PROTO")
-    # Before 5.18 the kernel does not say who made an address; a permanent
-    # fe80::/64 is then taken for its own.
     by_kernel = link_local and (
         proto == _IFAPROT_KERNEL_LL
-        or (proto is None and bool(flags & _IFA_F_PERMANENT))
+        or (not _TELLS_WHO and bool(flags & _IFA_F_PERMANENT))
     )
     return Address(
         ifindex=message["index"],

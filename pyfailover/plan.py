@@ -139,6 +139,7 @@ class Planner:
             routes=self._netlink.routes(link.ifindex),
             qdiscs=self._netlink.qdiscs(link.ifindex),
             bypassed=self._bypassed(link.ifindex, hook),
+            squatter=self._squatter(link.ifindex, hook),
             xdp=None
             if link.xdp_prog is None
             else hooks.describe_program(link.xdp_prog),
@@ -153,6 +154,18 @@ class Planner:
             if f.prog_id not in self._ours
             and (self._tc is TcMode.TCX or f.priority > hooks.PRIORITY)
         ]
+
+    def _squatter(self, ifindex: int, hook: Hook) -> str | None:
+        """A foreign filter with our preference and handle."""
+        if self._tc is not TcMode.CLSACT:
+            return None
+        for found in self._netlink.filters(ifindex, hook):
+            place = (found.priority, found.handle)
+            if place == (hooks.PRIORITY, hooks.HANDLE) and found.prog_id not in (
+                self._ours
+            ):
+                return f"preference {hooks.PRIORITY:#x} is taken by {_describe(found)}"
+        return None
 
     def _used_by(self, link: Link) -> str | None:
         for name, record in self._records.items():
@@ -192,7 +205,7 @@ class Planner:
             rule=rx_rule(
                 self._spec.rx,
                 primary=self._spec.role(slot) is Role.PRIMARY,
-                primary_plugged=self._spec.primary is not None,
+                has_primary=self._spec.primary is not None,
             ),
         )
         yield from self._hook(

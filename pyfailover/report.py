@@ -10,7 +10,7 @@ from pyfailover.model import Link, Role, Side, TcMode, Word
 from pyfailover.netlink import Netlink
 from pyfailover.place import Roots
 from pyfailover.steps import Attach, Host, from_data
-from pyfailover.transaction import open_programs, paths
+from pyfailover.transaction import find_record, open_programs, paths
 
 
 class Health(StrEnum):
@@ -70,16 +70,17 @@ class GroupStatus:
 def groups(roots: Roots, name: str | None = None) -> list[GroupStatus]:
     """The groups of this namespace, or the one of that name."""
     pins, run = paths(roots)
-    records = Journal(run).all()
-    if name is not None:
-        records = {name: records[name]} if name in records else {}
-    if not records:
-        return []
+    journal = Journal(run)
     with Netlink() as netlink:
-        host = Host(netlink, pins, open_programs(pins))
+        if name is None:
+            records = list(journal.all().values())
+        else:
+            found = find_record(journal, netlink, name)
+            records = [] if found is None else [found]
+        host = Host(netlink, pins, open_programs(pins) if records else None)
         try:
-            links = netlink.links()
-            return [_group(record, host, links) for record in records.values()]
+            links = netlink.links() if records else {}
+            return [_group(record, host, links) for record in records]
         finally:
             if host.programs is not None:
                 host.programs.close()

@@ -185,12 +185,13 @@ class DropLinkLocal:
     prefixlen: int
 
     def apply(self, host: Host) -> None:
-        """Delete it."""
-        host.netlink.delete_address(self.device.ifindex, self.address, self.prefixlen)
+        """Take it off, without a multicast leave under the master's address."""
+        host.netlink.flush_ipv6(self.device.ifindex)
 
     def revert(self, host: Host) -> None:
         """Put it back, if the device is still there."""
         if self.device.present(host):
+            host.netlink.enable_ipv6(self.device.ifindex)  # killed in the middle
             host.netlink.add_address(self.device.ifindex, self.address, self.prefixlen)
 
 
@@ -212,6 +213,10 @@ class MakeClsact:
             q.kind == "clsact" for q in host.netlink.qdiscs(self.device.ifindex)
         ):
             return
+        for hook in Hook:
+            own = hooks.Attachment(host.pins, self.device.ifindex, hook, TcMode.CLSACT)
+            if own.is_ours(host.ours()):
+                raise StateError(f"'{self.device.name}' has a filter of ours still")
         if not any(host.netlink.filters(self.device.ifindex, hook) for hook in Hook):
             hooks.drop_clsact(self.device.ifindex)
 
@@ -288,9 +293,7 @@ class Attach:
 
     def apply(self, host: Host) -> None:
         """Attach it."""
-        attachment = self.attachment(host)
-        attachment.refuse_squatter(host.ours())
-        attachment.attach(host.loaded.program(self.program))
+        self.attachment(host).attach(host.loaded.program(self.program))
 
     def revert(self, host: Host) -> None:
         """Detach it, if it is ours."""

@@ -14,10 +14,16 @@ from pathlib import Path
 
 from pyfailover.datapath import abi, programs
 from pyfailover.errors import PyFailoverError, StateError
-from pyfailover.journal import Journal, Record, StepData
+from pyfailover.journal import Journal, Record, StepData, forget_namespace
 from pyfailover.netlink import Netlink
-from pyfailover.place import Roots, ensure_bpffs, live_cookies, locked, netns_cookie
-from pyfailover.steps import Host, Step, from_data, to_data
+from pyfailover.place import (
+    Roots,
+    ensure_bpffs,
+    live_cookies,
+    locked,
+    netns_cookie,
+)
+from pyfailover.steps import Host, Step, from_data, made_ends, to_data
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +49,35 @@ def open_programs(pins: Path) -> programs.ProgramSet | None:
         ) from exc
 
 
+def find_record(journal: Journal, netlink: Netlink, name: str) -> Record | None:
+    """A group's record, by its name or by the present name of its master."""
+    record = journal.get(name)
+    if record is not None:
+        return record
+    links = netlink.links()
+    for other in journal.all().values():
+        ends = made_ends(links, other.low_mac)
+        master = ends.top if ends is not None else links.get(other.master or 0)
+        if master is not None and master.name == name:
+            return other
+    return None
+
+
 def sweep(roots: Roots) -> None:
     """Remove pins and records of namespaces that are no more.
 
     Their devices went with them, so nothing is attached; only memory is held.
     """
     pins, _ = paths(roots)
-    left = {path.name for path in (*pins.parent.glob("[0-9]*"), *roots.run.glob("*"))}
+    found = (*pins.parent.glob("*"), *roots.run.glob("*"))
+    left = {path.name for path in found if path.name.isdecimal() and path.is_dir()}
     idle = {name for name in left if not programs.in_use(pins.with_name(name))}
     if not idle - {pins.name}:
         return
     for name in idle - {str(cookie) for cookie in live_cookies()}:
         with suppress(StateError), locked(roots.run / name, wait_s=0):
             programs.unload(pins.with_name(name))
-            shutil.rmtree(roots.run / name)
+            forget_namespace(roots.run / name)
 
 
 @contextmanager
@@ -99,6 +120,7 @@ class Namespace:
         self.netlink = host.netlink
         self.journal = journal
         self._roots = roots
+        self._scratch = paths(roots)[1] / "headers"
         self._lock_fd = lock_fd
         self._checkpoint = checkpoint
 
@@ -121,22 +143,16 @@ class Namespace:
         if self.host.programs is None:
             sweep(self._roots)
         self._checkpoint("before load")
-        programs.load(self.host.pins, max_groups, lock_fd=self._lock_fd)
+        programs.load(
+            self.host.pins, max_groups, lock_fd=self._lock_fd, scratch=self._scratch
+        )
         self._checkpoint("after load")
         if self.host.programs is None:
             self.host.programs = open_programs(self.host.pins)
 
     def record(self, name: str) -> Record | None:
         """A group's record, by its name or by the present name of its master."""
-        record = self.journal.get(name)
-        if record is not None:
-            return record
-        links = self.netlink.links()
-        for other in self.journal.all().values():
-            master = links.get(other.master or 0)
-            if master is not None and master.name == name:
-                return other
-        return None
+        return find_record(self.journal, self.netlink, name)
 
     def carry_out(self, record: Record, steps: Iterable[Step]) -> None:
         """Take the steps, or none of them."""
@@ -199,6 +215,10 @@ class Namespace:
         if any(record.attached for record in self.journal.all().values()):
             return
         if self.host.programs is not None:
+            if self.host.programs.ports():
+                return  # their record was lost; they carry traffic all the same
             self.host.programs.close()
             self.host.programs = None
-        programs.unload(self.host.pins)
+        if not programs.in_use(self.host.pins):
+            programs.unload(self.host.pins)
+        shutil.rmtree(self._scratch, ignore_errors=True)

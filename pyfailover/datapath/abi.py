@@ -21,7 +21,7 @@ class RxRule(IntEnum):
 
     ACTIVE = 0
     ALWAYS = 1
-    NEVER = 2
+    NO_PRIMARY = 2
 
 
 class SlaveCounter(IntEnum):

@@ -7,10 +7,10 @@ compiler and the verifier say goes to its stderr, which is a pipe to us.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from pyfailover.datapath import abi, libbpf
@@ -23,38 +23,42 @@ _SOURCE = "failover_tc.c"
 _TIMEOUT_S = 300  # an emulated CPU takes 90 s
 
 
-def build(directory: Path, max_groups: int, *, lock_fd: int) -> None:
+def build(directory: Path, max_groups: int, *, lock_fd: int, scratch: Path) -> None:
     """Fill a directory of a bpffs with `progs/NAME` and `maps/NAME`.
 
     Args:
         lock_fd: the caller's lock, inherited so that it is held until the
             compiling process has ended even if the caller is killed.
+        scratch: directory for a tree of headers; whoever holds the lock may
+            remove it, and should after a kill.
 
     Raises:
         BuildError: bcc is missing, or the programs do not compile or load.
         UnsupportedError: no kernel headers.
     """
     build_tree, source_tree = find_headers(os.uname().release)
-    with tempfile.TemporaryDirectory(prefix="pyfailover-") as merged:
-        merge_headers(build_tree, source_tree, Path(merged))
-        try:
-            child = subprocess.run(
-                [sys.executable, "-m", __name__, str(directory), str(max_groups)],
-                env=dict(os.environ, BCC_KERNEL_SOURCE=merged),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                pass_fds=(lock_fd,),
-                timeout=_TIMEOUT_S,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except subprocess.TimeoutExpired as exc:
-            raise BuildError(
-                f"cannot load the programs: compiling took over {_TIMEOUT_S} s",
-                log=str(exc.stderr or ""),
-            ) from exc
+    shutil.rmtree(scratch, ignore_errors=True)
+    merge_headers(build_tree, source_tree, scratch)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, str(directory), str(max_groups)],
+            env=dict(os.environ, BCC_KERNEL_SOURCE=str(scratch)),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=(lock_fd,),
+            timeout=_TIMEOUT_S,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise BuildError(
+            f"cannot load the programs: compiling took over {_TIMEOUT_S} s",
+            log=str(exc.stderr or ""),
+        ) from exc
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if child.returncode != 0:
         raise _explain(child.stderr)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyfailover.datapath import libbpf
 from pyfailover.datapath.build import PROGRAMS
-from pyfailover.errors import BpfError, RefusedError
+from pyfailover.errors import BpfError
 from pyfailover.model import Hook, TcMode
 
 # Behind every filter whose preference somebody or the kernel (0xc000 and
@@ -80,7 +80,6 @@ class Attachment:
         """Attach; replaces in place what is already ours.
 
         Raises:
-            RefusedError: a filter of somebody else has our priority and handle.
             BpfError: the kernel refused.
         """
         try:
@@ -112,20 +111,6 @@ class Attachment:
                 libbpf.obj_pin(link, self._pin)
             finally:
                 os.close(link)
-
-    def refuse_squatter(self, ours: Collection[int]) -> None:
-        """See that our place on clsact is free or ours.
-
-        Raises:
-            RefusedError: it is not.
-        """
-        prog = self._filter_prog() if self.mode is TcMode.CLSACT else None
-        if prog is not None and not _is_ours(prog, ours):
-            raise RefusedError(
-                f"cannot attach to {self.hook} of interface {self.ifindex}: "
-                f"preference {PRIORITY:#x} is taken by program "
-                f"{describe_program(prog)}"
-            )
 
     def is_ours(self, ours: Collection[int]) -> bool:
         """Whether a filter is there and runs a program of ours."""

@@ -279,23 +279,23 @@ class ProgramSet:
             raise BpfError(f"cannot write map '{name}': {exc.strerror}") from exc
 
 
-def rx_rule(mode: RxMode, *, primary: bool, primary_plugged: bool) -> abi.RxRule:
+def rx_rule(mode: RxMode, *, primary: bool, has_primary: bool) -> abi.RxRule:
     """How a mode reads for one slave.
 
     `kernel` is net_failover_handle_frame: the primary's frames always, a
     standby's never while a primary is plugged.
     """
-    if mode is RxMode.ALL:
+    if mode is RxMode.ALL or (mode is RxMode.KERNEL and primary):
         return abi.RxRule.ALWAYS
-    if mode is RxMode.KERNEL and primary:
-        return abi.RxRule.ALWAYS
-    if mode is RxMode.KERNEL and primary_plugged:
-        return abi.RxRule.NEVER
+    if mode is RxMode.KERNEL and has_primary:
+        return abi.RxRule.NO_PRIMARY
     return abi.RxRule.ACTIVE
 
 
-def load(pins: Path, max_groups: int | None, *, lock_fd: int) -> bool:
+def load(pins: Path, max_groups: int | None, *, lock_fd: int, scratch: Path) -> bool:
     """Have the set of a namespace loaded; True if it had to be made.
+
+    See build() for `lock_fd` and `scratch`.
 
     All or nothing: it is pinned beside its place and then renamed.
 
@@ -317,7 +317,9 @@ def load(pins: Path, max_groups: int | None, *, lock_fd: int) -> bool:
     coming.mkdir(mode=0o700, parents=True)
     (coming / "links").mkdir(mode=0o700)
     try:
-        build(coming, max_groups or DEFAULT_MAX_GROUPS, lock_fd=lock_fd)
+        build(
+            coming, max_groups or DEFAULT_MAX_GROUPS, lock_fd=lock_fd, scratch=scratch
+        )
         coming.rename(pins)
     except BaseException:
         _remove(coming)

@@ -66,7 +66,7 @@ def test_bad_program(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pins = roots.pins / "v1" / "97"
     with locked(roots.run) as lock_fd, pytest.raises(BuildError) as failed:
-        programs.load(pins, 1, lock_fd=lock_fd)
+        programs.load(pins, 1, lock_fd=lock_fd, scratch=roots.run / "headers")
     assert failed.match(case.message)
     assert case.log in failed.value.log
     assert failed.value.message.count("\n") == 0

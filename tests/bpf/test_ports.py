@@ -105,14 +105,14 @@ def test_room_for_every_group(bench: Bench) -> None:
 def test_a_port_is_what_was_written(bench: Bench) -> None:
     """Master and slave are read back as written; what was not, is None."""
     bench.programs.set_master(3, 2**31 - 1)
-    bench.programs.set_slave(4, 98, slot=7, master=97, rule=RxRule.NEVER)
+    bench.programs.set_slave(4, 98, slot=7, master=97, rule=RxRule.NO_PRIMARY)
     master, slave = bench.programs.port(2**31 - 1), bench.programs.port(98)
     assert bench.programs.port(96) is None
     assert master is not None
     assert slave is not None
     assert (master.group, master.slot) == (3, abi.NO_SLOT)
     assert (slave.group, slave.slot, slave.master) == (4, 7, 97)
-    assert slave.rx_rule == RxRule.NEVER
+    assert slave.rx_rule == RxRule.NO_PRIMARY
 
 
 def test_a_dropped_port_is_let_through(bench: Bench) -> None:

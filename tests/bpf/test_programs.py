@@ -121,8 +121,10 @@ def test_another_process_finds_the_same(bench: Bench) -> None:
 def test_loading_again_is_no_work(bench: Bench, tmp_path: Path) -> None:
     """A loaded set is found, for its own number of groups or any."""
     with locked(tmp_path) as lock_fd:
-        assert not programs.load(bench.pins, MAX_GROUPS, lock_fd=lock_fd)
-        assert not programs.load(bench.pins, None, lock_fd=lock_fd)
+        assert not programs.load(
+            bench.pins, MAX_GROUPS, lock_fd=lock_fd, scratch=tmp_path
+        )
+        assert not programs.load(bench.pins, None, lock_fd=lock_fd, scratch=tmp_path)
 
 
 def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> No
         locked(tmp_path) as lock_fd,
         pytest.raises(StateError, match=f"to {MAX_GROUPS + 1}: .* {MAX_GROUPS} groups"),
     ):
-        programs.load(bench.pins, MAX_GROUPS + 1, lock_fd=lock_fd)
+        programs.load(bench.pins, MAX_GROUPS + 1, lock_fd=lock_fd, scratch=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +141,13 @@ def spares() -> Iterator[dict[int, Path]]:
     """Two further sets: for one group, and for as many as by default."""
     with scratch_roots() as roots, locked(roots.run) as lock_fd:
         pins = {1: roots.pins / "v1" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v1/98"}
-        assert programs.load(pins[1], 1, lock_fd=lock_fd)
-        assert programs.load(pins[DEFAULT_MAX_GROUPS], None, lock_fd=lock_fd)
+        assert programs.load(pins[1], 1, lock_fd=lock_fd, scratch=roots.run / "headers")
+        assert programs.load(
+            pins[DEFAULT_MAX_GROUPS],
+            None,
+            lock_fd=lock_fd,
+            scratch=roots.run / "headers",
+        )
         yield pins
 
 
@@ -170,7 +177,7 @@ def test_a_set_with_a_hole_is_not_used(spares: dict[int, Path], tmp_path: Path) 
         locked(tmp_path) as lock_fd,
         pytest.raises(StateError, match="fo_groups' is missing") as no,
     ):
-        programs.load(first, None, lock_fd=lock_fd)
+        programs.load(first, None, lock_fd=lock_fd, scratch=tmp_path)
     assert no.value.hint is not None
     assert "detach --force" in no.value.hint
     with pytest.raises(FileNotFoundError):

@@ -125,7 +125,7 @@ RULES = [
         verdict=Verdict.REDIRECT if rule is RxRule.ALWAYS else Verdict.SHOT,
         counters=taken(frame) if rule is RxRule.ALWAYS else DROPPED,
     )
-    for rule in (RxRule.ALWAYS, RxRule.NEVER)
+    for rule in (RxRule.ALWAYS, RxRule.NO_PRIMARY)
     for slot, where in enumerate(("the active slave", "a slave in its grace"))
     for frame in (UNICAST, ARP)
 ]

@@ -181,13 +181,13 @@ RECEIVING = [
         slaves={0: LEFT, 2: TAKEN},
     ),
     Case(
-        description="rule NEVER steps all the same",
+        description="no primary is plugged: the standby steps and is heard",
         before=word(0, approved=0b11),
         plugged=(1,),
         slot=1,
-        rule=RxRule.NEVER,
+        rule=RxRule.NO_PRIMARY,
         after=stepped(1, left=0b1, approved=0b11),
-        slaves={0: LEFT, 1: DROPPED},
+        slaves={0: LEFT, 1: TAKEN},
     ),
 ]
 

@@ -161,6 +161,18 @@ def test_what_is_back_is_mended_while_a_slave_is_missing(
     assert tool.status(trio.host).health is Health.OK
 
 
+def test_slave_that_is_gone_is_in_no_map(pair: Duo, tool: Tool, tc: TcMode) -> None:
+    """After one more attach nothing in the maps speaks of a slave that was deleted."""
+    tool.create(pair.host, spec(tc=tc))
+    master, slave = pair.host.ifindex("fo0"), pair.host.ifindex("eth1")
+    pair.unplug(2)
+    assert tool.create(pair.host, spec(tc=tc)) is Outcome.MENDED
+    with tool.locked(pair.host) as locked:
+        programs = locked.host.loaded
+        assert programs.slaves(0) == {0: slave}
+        assert sorted(programs.ports()) == sorted([master, slave])
+
+
 def replugged(stage: Scene) -> Snapshot:
     """Attach, and make eth2 anew; what should be there after a detach."""
     idle = lasting(stage)

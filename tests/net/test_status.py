@@ -155,7 +155,7 @@ def test_no_slave_is_ready_at_attach(pair: Duo, tool: Tool) -> None:
     assert f" {drops[1]} packets dropped: no active slave\n" in table
     pair.mend(2)
     done = tool.command(pair.host, "switch", "fo0", "eth2")
-    assert done.stdout.startswith("fo0: nobody -> eth2, generation ")
+    assert done.stdout.startswith("fo0: nobody -> eth2 in ")
     assert shown(tool, pair, code=DEGRADED)["active"] == "eth2"
 
 

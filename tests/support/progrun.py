@@ -184,6 +184,8 @@ def bench() -> Iterator[Bench]:
             pins, run = paths(roots)
             ensure_bpffs(roots.pins)
             with locked(run) as lock_fd:
-                programs.load(pins, MAX_GROUPS, lock_fd=lock_fd)
+                programs.load(
+                    pins, MAX_GROUPS, lock_fd=lock_fd, scratch=run / "headers"
+                )
         with ProgramSet(pins) as opened:
             yield Bench(lab, host, far, pins, opened, devices)

@@ -246,14 +246,14 @@ MASTERS = [
         facts={"qdiscs": [INGRESS]},
         spec=spec(tc=TcMode.CLSACT),
         why="its ingress qdisc leaves no room for a filter on egress",
-        hint="replace it: tc qdisc replace dev eth1 clsact",
+        hint="delete it: tc qdisc del dev eth1 ingress",
     ),
     Case(
         description="an ingress qdisc is in the way whatever is bypassed",
         facts={"qdiscs": [INGRESS]},
         spec=spec(tc=TcMode.CLSACT, bypass_filters=True),
         why="its ingress qdisc leaves no room for a filter on egress",
-        hint="replace it: tc qdisc replace dev eth1 clsact",
+        hint="delete it: tc qdisc del dev eth1 ingress",
     ),
     Case(
         description="an ingress qdisc on a stack by tcx",

@@ -190,10 +190,10 @@ def test_qdiscs(kind: str, parent: int, root: bool, ingress: bool) -> None:
         (RxMode.ALL, False, False, RxRule.ALWAYS),
         # net_failover_handle_frame
         (RxMode.KERNEL, True, True, RxRule.ALWAYS),
-        (RxMode.KERNEL, False, True, RxRule.NEVER),
+        (RxMode.KERNEL, False, True, RxRule.NO_PRIMARY),
         (RxMode.KERNEL, False, False, RxRule.ACTIVE),
     ],
 )
 def test_rx_rule(mode: RxMode, primary: bool, plugged: bool, rule: RxRule) -> None:
     """How each mode reads for a primary and for a standby with or without one."""
-    assert rx_rule(mode, primary=primary, primary_plugged=plugged) is rule
+    assert rx_rule(mode, primary=primary, has_primary=plugged) is rule

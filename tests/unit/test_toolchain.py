@@ -249,7 +249,7 @@ def test_build_error(
     """Of what the compiling process said, one line tells what is wrong."""
     child["log"] = log
     with pytest.raises(BuildError) as failed:
-        build.build(tmp_path, 64, lock_fd=0)
+        build.build(tmp_path, 64, lock_fd=0, scratch=tmp_path / "headers")
     assert [part for part in parts if part not in failed.value.message] == []
     assert failed.value.message.startswith("cannot load the programs: ")
     assert "\n" not in failed.value.message
@@ -262,14 +262,14 @@ def test_build_that_never_ends(child: dict[str, Any], tmp_path: Path) -> None:
     """A compiler that hangs is a failed build, not a traceback."""
     child["error"] = subprocess.TimeoutExpired("python", 300)
     with pytest.raises(BuildError):
-        build.build(tmp_path, 64, lock_fd=0)
+        build.build(tmp_path, 64, lock_fd=0, scratch=tmp_path / "headers")
 
 
 def test_the_compiling_process(child: dict[str, Any], tmp_path: Path) -> None:
     """It is this interpreter, told where to pin and for how many groups; it holds
     the lock, and cannot outlast all patience."""
     child["code"] = 0
-    build.build(tmp_path / "pins", 97, lock_fd=7)
+    build.build(tmp_path / "pins", 97, lock_fd=7, scratch=tmp_path / "headers")
     python, *args = child["argv"]
     assert python == sys.executable
     assert args == ["-m", "pyfailover.datapath.build", str(tmp_path / "pins"), "97"]
