@@ -2,6 +2,7 @@
 """Privileges, roots of their own for every test, and the topologies."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail the tests that need root instead of skipping them",
     )
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C work in what the tests start, also where we run in the background:
+    a shell has its background jobs ignore SIGINT, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(

@@ -39,8 +39,10 @@ def test_attach_killed_anywhere(stage: Scene) -> None:
         stage.assert_as(before, f"killed at {position}, '{label}'")
 
 
-def test_rollback_killed_anywhere(stage: Scene) -> None:
+def test_rollback_killed_anywhere(lab: Lab, tool: Tool, tc: TcMode) -> None:
     """An attach that failed and was killed as it took its steps back: the same."""
+    stage = scene(lab, tool, Kind.STACK, tc)
+    keep_programs(stage.pair, tool, tc)
 
     def doomed(checkpoint: Checkpoint) -> None:
         def passed(label: str) -> None:

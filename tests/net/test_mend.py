@@ -195,13 +195,11 @@ def visible(found: Snapshot) -> Snapshot:
     return {k: v for k, v in found.items() if k.startswith(VISIBLE)}
 
 
-def test_mend_that_fails_anywhere_changes_nothing(
-    lab: Lab, tool: Tool, tc: TcMode
-) -> None:
+def test_mend_that_fails_anywhere_changes_nothing(lab: Lab, tool: Tool) -> None:
     """An exception at any of its steps leaves interfaces as they were, and after
     it one more attach mends all the same."""
-    stage = scene(lab, tool, Kind.CREATE, tc)
-    keep_programs(stage.pair, tool, tc)
+    stage = scene(lab, tool, Kind.CREATE, TcMode.CLSACT)
+    keep_programs(stage.pair, tool, TcMode.CLSACT)
     stage.attach()
     replug(stage.pair, 2)
     labels = labels_of(stage.attach)
