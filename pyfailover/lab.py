@@ -32,6 +32,7 @@ from pyfailover.place import NETNS_DIR, PIN_ROOT, Roots, in_namespace, join_name
 T = TypeVar("T")
 Arg = str | os.PathLike[str]
 
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _POLL_S = 0.005
 _KILL_WAIT_MS = 5000
 _KILL_ROUNDS = 20
@@ -301,7 +302,7 @@ def _veth_end(
 def _remove(ns: Namespace) -> None:
     """Kill what runs inside and delete the name; the kernel takes the devices."""
     # An impatient second Ctrl-C must not leave it there.
-    with _sigint_held():
+    with interrupts_held():
         if ns.path.exists():
             _kill_inside(ns)
             _run(["ip", "netns", "del", ns.name])
@@ -350,9 +351,9 @@ def _pidfd_inside(pid: int, ns: Namespace) -> int | None:
 
 
 @contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Keep Ctrl-C back from this thread until the end of the `with`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM back from this thread until the end of the `with`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from pyfailover.errors import PyFailoverError
-from pyfailover.lab import Namespace
+from pyfailover.lab import INTERRUPTS, Namespace, interrupts_held
 
 Report = Callable[[str], None]
 Body = Callable[[Report], object]
@@ -76,14 +76,12 @@ class Child:
         parent = os.getpid()
         self.channel, theirs = Pipe(duplex=False)
         # A Ctrl-C right after the fork would unwind the parent's stack, its
-        # clean-up included, a second time in the child.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        # clean-up included, a second time in the child; one in the middle, in
+        # a hook of Python's own, would be swallowed.
+        with interrupts_held():
             self._pid = os.fork()
             if self._pid == 0:
                 _be_child(body, namespace, cpu, parent, theirs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
 
     def expect(self, word: str, timeout: float) -> object:
@@ -253,5 +251,5 @@ def _detach_from_terminal_and_loop(parent: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
