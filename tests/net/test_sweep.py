@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyfailover.lab import Lab
+from pyfailover.datapath.programs import in_use
+from pyfailover.lab import Lab, eventually
 from pyfailover.model import TcMode
 from pyfailover.report import Health
 from tests.support.tool import Tool, spec
@@ -28,6 +29,8 @@ def test_dead_namespace_is_swept(lab: Lab, tool: Tool, tc: TcMode) -> None:
     left, kept = places(tool, dead), places(tool, alive)
     subprocess.run(["ip", "netns", "del", dead.host.name], check=True)
     assert all(path.exists() for path in (*left, *kept))
+    # The kernel takes a namespace's devices away some time after its name.
+    eventually(lambda: not in_use(left[0]), what="the devices are gone")
     tool.create(other.host, spec(tc=tc))
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
