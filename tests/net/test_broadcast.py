@@ -107,6 +107,7 @@ def test_flooded_datagram_arrives_once(
     """Broadcasts and multicasts, of which both slaves get a copy, are heard once,
     with either slave active and within the grace after a switch."""
     tool.create(pair.host, spec(tc=tc, side=side, rx_grace_ms=LONG_MS))
+    pair.settle()
     pair.address()
     addresses = ("192.0.2.255", "255.255.255.255", GROUP_V4, GROUP_V6)
     expected: dict[int, int] = {}
@@ -132,6 +133,7 @@ def test_flooded_frame_reaches_a_guest_once(pair: Duo, tool: Tool) -> None:
     grace after a switch too."""
     behind = guest(pair)
     tool.attach(pair.host, spec("tap0", side=Side.WIRE, rx_grace_ms=LONG_MS))
+    pair.settle()
     me = pair.far.mac("br0")
     with capture(behind, "eth0", EXPERIMENTAL) as seen:
         for number, slave in enumerate(("eth1", "eth2", "eth1")):
@@ -146,6 +148,7 @@ def test_flooded_frame_reaches_a_guest_once(pair: Duo, tool: Tool) -> None:
 def test_flooded_arp_arrives_once(pair: Duo, tool: Tool) -> None:
     """Of a broadcast ARP request the master's stack sees one, and answers once."""
     tool.create(pair.host, spec())
+    pair.settle()
     pair.address()
     me = pair.far.mac("br0")
     request = bytes.fromhex("0001080006040001") + bytes.fromhex(me.replace(":", ""))

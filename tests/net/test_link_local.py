@@ -74,6 +74,7 @@ def test_control_frame_stays_on_its_slave(
     """Each reaches a socket on the slave that it came by, active or not, and
     neither the master nor the other slave; an ordinary frame reaches the master."""
     tool.create(pair.host, spec(tc=tc, side=side))
+    pair.settle()
     with ExitStack() as stack:
         on = {
             dev: listen(stack, pair, dev) for dev in ("eth1", "eth2", "fo0", "fo0-low")
@@ -102,6 +103,7 @@ def test_control_frame_of_a_guest_is_not_carried_out(
     """From a wire side a control frame goes no further than the master itself."""
     behind = guest(pair)
     tool.attach(pair.host, spec("tap0", side=Side.WIRE, tc=tc))
+    pair.settle()
     with ExitStack() as stack:
         out = [stack.enter_context(capture(pair.far, p)) for p in ("p1", "p2")]
         on_master = listen(stack, pair, "tap0")
@@ -123,6 +125,7 @@ def test_control_frame_of_a_slave_never_reaches_a_guest(
     """Towards a guest they are not carried either, by whichever slave they come."""
     behind = guest(pair)
     tool.attach(pair.host, spec("tap0", side=Side.WIRE, tc=tc))
+    pair.settle()
     with capture(behind, "eth0") as seen:
         for port in ("p1", "p2"):
             send(pair.far, port, *frames_from(pair.far.mac(port)).values())

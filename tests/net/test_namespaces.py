@@ -60,10 +60,10 @@ def sites(lab: Lab) -> tuple[Site, Site]:
     return one, two
 
 
-def carried(tool: Tool, ns: Namespace) -> list[tuple[int, int]]:
-    """Packets out and in, by slave."""
-    slaves = tool.status(ns).slaves
-    return [(s.counters["tx_packets"], s.counters["rx_packets"]) for s in slaves]
+def carried(tool: Tool, ns: Namespace) -> int:
+    """Packets of a group up to now, both ways and by all slaves."""
+    counters = [slave.counters for slave in tool.status(ns).slaves]
+    return sum(c["tx_packets"] + c["rx_packets"] for c in counters)
 
 
 def test_equal_indexes_do_not_meet(
@@ -76,11 +76,12 @@ def test_equal_indexes_do_not_meet(
     for each in sites:
         tool.attach(each.host, spec(tc=tc))
     assert tool.pins(one.host) != tool.pins(two.host)
-    still = carried(tool, two.host)
+    before = carried(tool, two.host)
     with exchange(one.host, one.far) as streams:
         tool.switch(one.host, "eth2")
         deliver(*streams)
-        assert carried(tool, two.host) == still
+        # Not a packet of the streams; a report of multicast groups may be late.
+        assert carried(tool, two.host) - before < 20
         assert tool.status(two.host).active == "eth1"
         assert received(two.far, "p2") == 0
         with exchange(two.host, two.far) as others:
@@ -90,10 +91,12 @@ def test_equal_indexes_do_not_meet(
         deliver(*streams)
         assert damage(*streams) == [(0, 0)] * 4
     assert tool.status(one.host).health is Health.OK
-    # Its address and the frames it sent are its own affair.
-    now = take(tool, two.host)
-    for key in ("tcx ingress of eth1", "tcx egress of fo0", "link eth1", "link eth2"):
-        assert now[key] == idle[key]
+    kinds = ("tcx ", "qdisc ", "filters ", "link ")
+    assert_same(
+        {key: idle[key] for key in idle if key.startswith(kinds)},
+        lambda: {k: v for k, v in take(tool, two.host).items() if k.startswith(kinds)},
+        where="detached",
+    )
     frame = ethernet(MAC, two.far.mac("br0"), EXPERIMENTAL)
     last = ethernet(MAC, two.far.mac("br0"), EXPERIMENTAL + 1)
     two.host.ip("link set eth1 up")

@@ -122,6 +122,7 @@ def test_grace_ends(pair: Duo, tool: Tool) -> None:
 def test_rx_all(pair: Duo, tool: Tool, tc: TcMode, side: Side) -> None:
     """--rx all takes every slave's frames, flooded ones twice."""
     tool.create(pair.host, spec(tc=tc, side=side, rx=RxMode.ALL))
+    pair.settle()
     for slave in ("eth1", "eth2"):
         tool.switch(pair.host, slave)
         for port in ("p1", "p2"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pyfailover.lab import Lab
+from pyfailover.lab import Lab, Namespace
 from tests.support.snapshot import assert_same, take
 from tests.support.tool import Tool, spec
 from tests.support.topology import Duo, duo
@@ -261,12 +261,11 @@ def test_switch_to_a_slave_without_carrier_is_refused(pair: Duo, tool: Tool) -> 
     assert "eth1 -> eth2" in tool.command(pair.host, *SWITCH).stdout
 
 
-def test_other_netns_that_does_not_exist(tool: Tool, lab: Lab) -> None:
+def test_other_netns_that_does_not_exist(tool: Tool) -> None:
     """An unknown namespace is bad usage, and named."""
-    ns = lab.namespace("gone")
-    ns.name = f"pf-no-{secrets.token_hex(3)}"
-    done = tool.command(ns, "status", code=2)
-    assert f"no network namespace '{ns.name}'" in done.stderr
+    nowhere = Namespace(f"pf-no-{secrets.token_hex(3)}")
+    done = tool.command(nowhere, "status", code=2)
+    assert f"no network namespace '{nowhere.name}'" in done.stderr
     assert "hint: see 'ip netns'" in done.stderr
 
 

@@ -2,6 +2,7 @@
 """Witnesses at the far end of a wire: packet sockets and the kernel's counters."""
 
 import errno
+import fcntl
 import json
 import socket
 import struct
@@ -17,6 +18,8 @@ EXPERIMENTAL = 0x88B5  # IEEE 802 local experimental: nobody speaks it
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 _SO_RCVBUFFORCE = 33
+_SIOCGIFFLAGS = 0x8913
+_IFF_RUNNING = 0x40
 _ROOM = 16 << 20
 _ARP, _IPV6 = 0x0806, 0x86DD
 _NEIGHBOUR_ADVERTISEMENT = 136
@@ -31,19 +34,28 @@ def ethernet(dst: str, src: str, proto: int, payload: bytes = b"") -> bytes:
 def send(ns: Namespace, dev: str, *frames: bytes) -> None:
     """Send frames out of a device, past its stack.
 
-    One that a filter or a full queue on the way drops is none the less sent.
+    One that a filter or a full queue on the way drops is none the less sent; one
+    would be lost on a device whose carrier the kernel has not dealt with yet.
     """
     with (
         ns.enter(),
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock,
     ):
         sock.bind((dev, 0))
+        eventually(lambda: _running(sock, dev), what=f"{dev} ready to send")
         for frame in frames:
             try:
                 sock.send(frame)
             except OSError as exc:
                 if exc.errno != errno.ENOBUFS:
                     raise
+
+
+def _running(sock: socket.socket, dev: str) -> bool:
+    """IFF_RUNNING: up, and its queue is there."""
+    request = struct.pack("16sH22x", dev.encode(), 0)
+    answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
+    return bool(struct.unpack("16sH22x", answer)[1] & _IFF_RUNNING)
 
 
 class Capture:

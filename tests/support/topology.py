@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Topologies as values with named ends."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyfailover.lab import Lab, Namespace
+from pyfailover.lab import Lab, Namespace, eventually
 
 HOST_V4, FAR_V4 = "192.0.2.1", "192.0.2.2"
 HOST_V6, FAR_V6 = "2001:db8::1", "2001:db8::2"
@@ -52,6 +53,17 @@ class Duo:
             up=False,
         )
         self.far.ip(f"link set {port} master br0 up")
+
+    def settle(self) -> None:
+        """Wait until the far bridge floods to every port: the kernel tells it of a
+        carrier a moment after the slave was set up."""
+
+        def forwarding() -> bool:
+            ports = json.loads(self.far.ip("-d -j link show master br0"))
+            states = {p["linkinfo"]["info_slave_data"]["state"] for p in ports}
+            return states == {"forwarding"}
+
+        eventually(forwarding, what="forwarding on all ports")
 
     def unplug(self, number: int) -> None:
         """Delete slave ethN."""
