@@ -7,7 +7,7 @@ PYTHON  := /usr/bin/python3
 VENV    := .venv
 ARCH    := $(shell dpkg --print-architecture)
 DEBS    := python3 python3-venv python3-bpfcc libbpf1 linux-headers-$(ARCH) \
-           iproute2 iperf3 ethtool tcpdump clang-format
+           iproute2 iputils-ping iperf3 ethtool tcpdump clang-format
 SYSTEM  := $(VENV)/.system
 READY   := $(VENV)/.ready
 

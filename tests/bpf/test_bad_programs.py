@@ -11,7 +11,7 @@ import pyfailover
 from pyfailover.datapath import programs
 from pyfailover.datapath.toolchain import bpf_dir
 from pyfailover.errors import BuildError
-from pyfailover.place import Roots, locked
+from pyfailover.place import Roots, ensure_bpffs, locked
 
 # What is put in the place of a line of failover_tc.c, and what is said then.
 LINE = "\tid = request->group;\n"
@@ -64,7 +64,8 @@ def test_bad_program(
     assert text.count(LINE) == 1
     source.write_text(text.replace(LINE, case.instead))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    pins = roots.pins / "v1" / "97"
+    ensure_bpffs(roots.pins)
+    pins = roots.pins / "v2" / "97"
     with locked(roots.run) as lock_fd, pytest.raises(BuildError) as failed:
         programs.load(pins, 1, lock_fd=lock_fd, scratch=roots.run / "headers")
     assert failed.match(case.message)
