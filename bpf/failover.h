@@ -18,7 +18,7 @@
 
 #include <uapi/linux/types.h>
 
-#define FO_ABI_VERSION 1
+#define FO_ABI_VERSION 2
 #define FO_MAX_SLAVES  8
 #define FO_NO_SLOT     0xff
 #define FO_ENODEV      19
@@ -91,6 +91,27 @@ struct fo_port {
 	__u32 rx_rule; /* enum fo_rx_rule */
 };
 
+/*
+ * Who transmits through a master: after a change of the active slave each of
+ * them is announced by RARP, since a switch learned them on the old one. A CPU
+ * that sees the same one again within a while does not look into the map.
+ */
+#define FO_MAX_SOURCES	   4096
+#define FO_RELEARN_JIFFIES 100
+
+struct fo_source {
+	__u32 mac_head; /* the MAC address, as in the frame */
+	__u16 mac_tail;
+	__u16 vlan; /* 0: untagged */
+	__u32 group;
+	__u32 pad;
+};
+
+struct fo_last_source {
+	struct fo_source source;
+	__u64 jiffies;
+};
+
 /* Counters of one slave: index into struct fo_slave_stats. */
 enum fo_slave_counter {
 	FO_SLAVE_TX_PACKETS, /* handed to the slave; GSO counts segments */
@@ -142,6 +163,8 @@ enum fo_cas_verdict {
 _Static_assert(sizeof(struct fo_state) == 16, "ABI");
 _Static_assert(sizeof(struct fo_group) == 32, "ABI");
 _Static_assert(sizeof(struct fo_port) == 20, "ABI");
+_Static_assert(sizeof(struct fo_source) == 16, "ABI");
+_Static_assert(sizeof(struct fo_last_source) == 24, "ABI");
 _Static_assert(sizeof(struct fo_slave_stats) == 64, "ABI");
 _Static_assert(sizeof(struct fo_group_stats) == 16, "ABI");
 _Static_assert(sizeof(struct fo_cas_request) == 48, "ABI");

@@ -93,6 +93,33 @@ static __always_inline __u32 fo_packets(const struct __sk_buff *skb)
 	return skb->gso_segs ? skb->gso_segs : 1;
 }
 
+/* Remember who transmits, to announce him when his way changes. */
+static __always_inline void fo_learn(struct __sk_buff *skb, __u32 group_id)
+{
+	struct fo_last_source *last = fo_last_source.lookup(&group_id);
+	const struct ethhdr *eth = (void *)(long)skb->data;
+	struct fo_source source = {.group = group_id};
+	__u64 jiffies, seen_ns;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || !last ||
+	    eth->h_source[0] & 1)
+		return;
+	source.mac_head = *(const __u32 *)eth->h_source;
+	source.mac_tail = *(const __u16 *)(eth->h_source + 4);
+	if (skb->vlan_present)
+		source.vlan = skb->vlan_tci & 0xfff;
+	jiffies = bpf_jiffies64();
+	if (last->source.mac_head == source.mac_head &&
+	    last->source.mac_tail == source.mac_tail &&
+	    last->source.vlan == source.vlan &&
+	    jiffies - last->jiffies < FO_RELEARN_JIFFIES)
+		return;
+	last->source = source;
+	last->jiffies = jiffies;
+	seen_ns = bpf_ktime_get_coarse_ns();
+	fo_sources.update(&source, &seen_ns);
+}
+
 /* Master to active slave, or nowhere, counted. */
 static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 {
@@ -144,6 +171,7 @@ static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 		stats->counter[FO_SLAVE_TX_PACKETS] += fo_packets(skb);
 		stats->counter[FO_SLAVE_TX_BYTES] += skb->len;
 	}
+	fo_learn(skb, id);
 	return bpf_redirect(slave, 0);
 }
 

@@ -23,4 +23,11 @@ BPF_PERCPU_ARRAY(fo_slave_stats, struct fo_slave_stats,
 		 FO_MAX_GROUPS *FO_MAX_SLAVES);
 BPF_PERCPU_ARRAY(fo_group_stats, struct fo_group_stats, FO_MAX_GROUPS);
 
+/* Who transmits through which master -> when it was seen last. The one that was
+ * silent the longest makes room. */
+BPF_TABLE("lru_hash", struct fo_source, __u64, fo_sources, FO_MAX_SOURCES);
+
+/* group -> who transmitted last. Per CPU. */
+BPF_PERCPU_ARRAY(fo_last_source, struct fo_last_source, FO_MAX_GROUPS);
+
 #endif

@@ -9,10 +9,11 @@ from enum import IntEnum
 
 from pyfailover.model import MAX_SLAVES, Word
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 NO_SLOT = 0xFF
 FLAG_KERNEL = 1
 PORT_PROBES = 16
+MAX_SOURCES = 4096
 _PORT_HASH = 2654435769
 
 
@@ -88,6 +89,24 @@ class CasRequest(ct.Structure):
         ("desired", ct.c_uint64),
         ("grace_ns", ct.c_uint64),
     )
+
+
+class Source(ct.Structure):
+    """struct fo_source."""
+
+    _fields_ = (
+        ("mac_head", ct.c_uint32),
+        ("mac_tail", ct.c_uint16),
+        ("vlan", ct.c_uint16),
+        ("group", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    )
+
+
+class LastSource(ct.Structure):
+    """struct fo_last_source."""
+
+    _fields_ = (("source", Source), ("jiffies", ct.c_uint64))
 
 
 SlaveStats = ct.c_uint64 * len(SlaveCounter)

@@ -18,7 +18,15 @@ from pyfailover.datapath.toolchain import bpf_dir, find_headers, merge_headers
 from pyfailover.errors import BuildError
 
 PROGRAMS = ("fo_stack_tx", "fo_stack_rx", "fo_wire_tx", "fo_wire_rx", "fo_cas")
-MAPS = ("fo_ports", "fo_groups", "fo_states", "fo_slave_stats", "fo_group_stats")
+MAPS = (
+    "fo_ports",
+    "fo_groups",
+    "fo_states",
+    "fo_slave_stats",
+    "fo_group_stats",
+    "fo_sources",
+    "fo_last_source",
+)
 _SOURCE = "failover_tc.c"
 _TIMEOUT_S = 300  # an emulated CPU takes 90 s
 

@@ -100,7 +100,7 @@ class Attachment:
             ) from exc
 
     def _attach_tcx(self, prog_fd: int) -> None:
-        if self.orphaned():
+        if self._is_elsewhere():
             self._pin.unlink()
         try:
             with libbpf.opened(self._pin) as link:
@@ -111,6 +111,14 @@ class Attachment:
                 libbpf.obj_pin(link, self._pin)
             finally:
                 os.close(link)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the pin holds a link that is not on this interface (any more)."""
+        try:
+            with libbpf.opened(self._pin) as fd:
+                return libbpf.link_info(fd).ifindex != self.ifindex
+        except FileNotFoundError:
+            return False
 
     def is_ours(self, ours: Collection[int]) -> bool:
         """Whether a filter is there and runs a program of ours."""

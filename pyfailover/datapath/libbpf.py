@@ -174,6 +174,19 @@ def possible_cpus() -> int:
     return _check(_lib().libbpf_num_possible_cpus(), "possible cpus")
 
 
+@cache
+def _quick() -> ct.PyDLL:
+    """libbpf for calls of some microseconds that do not sleep: they keep the GIL.
+
+    To have it back from a thread that computes takes up to a switch interval, which
+    is a hundred times as long.
+    """
+    lib = ct.PyDLL("libbpf.so.1", use_errno=True)
+    lib.bpf_map_lookup_elem.argtypes = (ct.c_int, ct.c_void_p, ct.c_void_p)
+    lib.bpf_map_update_elem.argtypes = (ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_uint64)
+    return lib
+
+
 @contextmanager
 def opened(path: os.PathLike[str]) -> Iterator[int]:
     """The object pinned at a path, as a descriptor that is closed after."""
@@ -240,7 +253,7 @@ def map_lookup(fd: int, key: int, size: int) -> bytes | None:
         size: bytes of the whole value, all CPUs of a per-CPU map included.
     """
     value = ct.create_string_buffer(size)
-    result = _lib().bpf_map_lookup_elem(fd, ct.byref(ct.c_uint32(key)), value)
+    result = _quick().bpf_map_lookup_elem(fd, ct.byref(ct.c_uint32(key)), value)
     if result == -errno.ENOENT:
         return None
     _check(result, "map lookup")
@@ -251,7 +264,7 @@ def map_update(fd: int, key: int, value: bytes) -> None:
     """Store a value at a u32 key (E2BIG: the map is full)."""
     buffer = ct.create_string_buffer(value, len(value))
     _check(
-        _lib().bpf_map_update_elem(fd, ct.byref(ct.c_uint32(key)), buffer, 0),
+        _quick().bpf_map_update_elem(fd, ct.byref(ct.c_uint32(key)), buffer, 0),
         "map update",
     )
 
@@ -267,6 +280,36 @@ def map_values(fd: int, count: int, size: int) -> bytes:
     if result != -errno.ENOENT:  # which says that the end was reached
         _check(result, "map values")
     return values.raw[: got.value * size]
+
+
+def map_items(
+    fd: int, count: int, key_size: int, value_size: int
+) -> list[tuple[bytes, bytes]]:
+    """All entries of a hash map of at most `count`, in one call (Linux 5.6)."""
+    keys = ct.create_string_buffer(count * key_size)
+    values = ct.create_string_buffer(count * value_size)
+    got, batch = ct.c_uint32(count), ct.c_uint32()
+    result = _lib().bpf_map_lookup_batch(
+        fd, None, ct.byref(batch), keys, values, ct.byref(got), None
+    )
+    if result != -errno.ENOENT:  # which says that the end was reached
+        _check(result, "map items")
+    # `raw` copies all of a buffer.
+    all_keys, all_values = keys.raw, values.raw
+    return [
+        (
+            all_keys[n * key_size : (n + 1) * key_size],
+            all_values[n * value_size : (n + 1) * value_size],
+        )
+        for n in range(got.value)
+    ]
+
+
+def map_delete(fd: int, key: bytes) -> None:
+    """Delete an entry of a hash map, if it is there."""
+    result = _lib().bpf_map_delete_elem(fd, ct.create_string_buffer(key, len(key)))
+    if result != -errno.ENOENT:
+        _check(result, "map delete")
 
 
 def run(
@@ -291,7 +334,8 @@ def run(
         ctx_size_in=0 if ctx is None else len(ctx),
         repeat=repeat,
     )
-    _check(_lib().bpf_prog_test_run_opts(fd, ct.byref(opts)), "test run")
+    lib = _quick() if repeat == 1 else _lib()
+    _check(lib.bpf_prog_test_run_opts(fd, ct.byref(opts)), "test run")
     return RunResult(opts.retval, out.raw[: opts.data_size_out], opts.duration)
 
 

@@ -9,7 +9,9 @@ state is needed to open a set, to steer it or to take it away.
 import ctypes as ct
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from pyfailover.errors import BpfError, StateError
 from pyfailover.model import MAX_SLAVES, NOBODY, RxMode, Word
 
 DEFAULT_MAX_GROUPS = 64
+_AGE_NS = 300 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,14 @@ class Counters:
 
     group: Mapping[str, int]
     slaves: Mapping[int, Mapping[str, int]]  # by slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Somebody who transmits through a master."""
+
+    mac: str
+    vlan: int  # 0: untagged
 
 
 class ProgramSet:
@@ -82,6 +93,7 @@ class ProgramSet:
             bytes(abi.State(word=abi.pack_word(NOBODY))),
         )
         self.set_slaves(index, {})
+        self._forget_sources(index)
         zero = bytes(abi.GroupStats()) * self._cpus
         self._put("fo_group_stats", index, zero)
         zero = bytes(abi.SlaveStats()) * self._cpus
@@ -254,6 +266,36 @@ class ProgramSet:
         raw = libbpf.map_lookup(self._fds[name], key, 8 * width * self._cpus)
         values = memoryview(raw or bytes(8 * width * self._cpus)).cast("Q")
         return {c.name.lower(): sum(values[c::width]) for c in names}
+
+    # --- who transmits ----------------------------------------------------
+
+    def sources(self) -> dict[int, list[Source]]:
+        """Who transmitted lately through each group's master, by group.
+
+        Those who were silent for as long as a switch remembers (IEEE 802.1Q: 300 s)
+        are left out: they may be elsewhere now.
+        """
+        since = time.monotonic_ns() - _AGE_NS
+        found: dict[int, list[Source]] = {}
+        for key, seen_ns in self._sources():
+            if seen_ns >= since:
+                source = Source(mac=bytes(key)[:6].hex(":"), vlan=key.vlan)
+                found.setdefault(key.group, []).append(source)
+        return found
+
+    def _sources(self) -> Iterator[tuple[abi.Source, int]]:
+        size = ct.sizeof(abi.Source)
+        fd = self._fds["fo_sources"]
+        for key, seen_ns in libbpf.map_items(fd, abi.MAX_SOURCES, size, 8):
+            source = abi.Source.from_buffer_copy(key)
+            yield source, int.from_bytes(seen_ns, sys.byteorder)
+
+    def _forget_sources(self, index: int) -> None:
+        for key, _ in list(self._sources()):
+            if key.group == index:
+                libbpf.map_delete(self._fds["fo_sources"], bytes(key))
+        zero = bytes(abi.LastSource()) * self._cpus
+        self._put("fo_last_source", index, zero)
 
     # --- maps -------------------------------------------------------------
 

@@ -21,6 +21,8 @@ STRUCTS: dict[str, type[ct.Structure]] = {
     "fo_group": abi.Group,
     "fo_port": abi.Port,
     "fo_cas_request": abi.CasRequest,
+    "fo_source": abi.Source,
+    "fo_last_source": abi.LastSource,
 }
 ARRAYS: dict[str, type[ct.Array[ct.c_uint64]]] = {
     "fo_slave_stats": abi.SlaveStats,
@@ -39,6 +41,7 @@ NUMBERS = {
     "FO_NO_SLOT": abi.NO_SLOT,
     "FO_FLAG_KERNEL": abi.FLAG_KERNEL,
     "FO_PORT_PROBES": abi.PORT_PROBES,
+    "FO_MAX_SOURCES": abi.MAX_SOURCES,
     "FO_PORT_HASH": abi._PORT_HASH,
 }
 GROUPS = 97

@@ -140,7 +140,7 @@ def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> No
 def spares() -> Iterator[dict[int, Path]]:
     """Two further sets: for one group, and for as many as by default."""
     with scratch_roots() as roots, locked(roots.run) as lock_fd:
-        pins = {1: roots.pins / "v1" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v1/98"}
+        pins = {1: roots.pins / "v2" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v2/98"}
         assert programs.load(pins[1], 1, lock_fd=lock_fd, scratch=roots.run / "headers")
         assert programs.load(
             pins[DEFAULT_MAX_GROUPS],
@@ -164,6 +164,8 @@ def test_maps_are_as_large_as_asked(spares: dict[int, Path], groups: int) -> Non
         "fo_states": groups,
         "fo_slave_stats": groups * MAX_SLAVES,
         "fo_group_stats": groups,
+        "fo_sources": abi.MAX_SOURCES,
+        "fo_last_source": groups,
     }
 
 
