@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a group may be: names, numbers, ranks; and what a link says about itself."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -8,7 +9,16 @@ import pytest
 from pyfailover.datapath.abi import RxRule
 from pyfailover.datapath.programs import rx_rule
 from pyfailover.errors import ConfigError
-from pyfailover.model import GroupSpec, Link, Qdisc, Role, RxMode, check_ifname
+from pyfailover.model import (
+    RANGES,
+    TUNABLE,
+    GroupSpec,
+    Link,
+    Qdisc,
+    Role,
+    RxMode,
+    check_ifname,
+)
 
 
 def group(**changes: Any) -> GroupSpec:
@@ -33,6 +43,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "a minute of grace": {"rx_grace_ms": 60_000},
     "names of 15 bytes": {"name": "a" * 15, "primary": "b" * 15},
     "a slave whose name begins with the master's": {"primary": "fo01"},
+    "slaves by rules": {"primary": "driver=mlx5_core", "standbys": ("name=eth*",)},
+    "a rule with the master's name in it": {"primary": "name=fo0"},
 }
 
 BAD: dict[str, tuple[dict[str, Any], str, str | None]] = {
@@ -63,15 +75,15 @@ BAD: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "its own primary": ({"primary": "fo0"}, "'fo0' cannot be its own slave", None),
     "its own standby": ({"standbys": ("fo0",)}, "'fo0' cannot be its own slave", None),
-    "a negative grace": (
-        {"rx_grace_ms": -1},
-        "rx-grace of -1 ms is out of range: 0 to 60000",
+    "a rule twice": (
+        {"primary": "driver=tun", "standbys": ("driver=tun",)},
+        "slave 'driver=tun' is named twice",
         None,
     ),
-    "more than a minute of grace": (
-        {"rx_grace_ms": 60_001},
-        "rx-grace of 60001 ms is out of range: 0 to 60000",
-        None,
+    "a bad rule": (
+        {"standbys": ("driver=tun,speed=9",)},
+        "'speed=9' is not a condition of the rule 'driver=tun,speed=9'",
+        "once each, of name, altname, mac, pci, driver: KEY=VALUE",
     ),
     "a bad name of the master": (
         {"name": "fo 0"},
@@ -101,6 +113,52 @@ def test_bad_group(changes: dict[str, Any], message: str, hint: str | None) -> N
         group(**changes)
     assert (refused.value.message, refused.value.hint) == (message, hint)
     assert refused.value.exit_code == 2
+
+
+# What is said of the number below the least, and of the one above the greatest.
+NUMBERS = {
+    "rx_grace_ms": ("rx-grace of -1 ms", "rx-grace of 60001 ms", "0 to 60000"),
+    "up_delay_ms": ("up-delay of -1 ms", "up-delay of 3600001 ms", "0 to 3600000"),
+    "down_delay_ms": (
+        "down-delay of -1 ms",
+        "down-delay of 3600001 ms",
+        "0 to 3600000",
+    ),
+    "announce_count": ("announce-count of -1", "announce-count of 256", "0 to 255"),
+    "announce_interval_ms": (
+        "announce-interval of 0 ms",
+        "announce-interval of 60001 ms",
+        "1 to 60000",
+    ),
+    "flap_changes": ("flap-changes of -1", "flap-changes of 1001", "0 to 1000"),
+    "flap_window_s": ("flap-window of 0 s", "flap-window of 86401 s", "1 to 86400"),
+    "flap_hold_s": ("flap-hold of 0 s", "flap-hold of 86401 s", "1 to 86400"),
+    "flap_hold_max_s": (
+        "flap-hold-max of 0 s",
+        "flap-hold-max of 86401 s",
+        "1 to 86400",
+    ),
+}
+
+
+def test_every_number_has_its_range() -> None:
+    """No number of a group goes unchecked, and each may change while it runs."""
+    numbers = {field.name for field in fields(GroupSpec) if field.type is int}
+    assert numbers == set(RANGES) == set(NUMBERS)
+    assert numbers | {"policy"} == TUNABLE
+
+
+@pytest.mark.parametrize(("key", "said"), NUMBERS.items(), ids=NUMBERS)
+def test_numbers(key: str, said: tuple[str, str, str]) -> None:
+    """A number is taken from the least to the greatest, and refused beyond."""
+    low, high = RANGES[key]
+    below, above, allowed = said
+    assert [getattr(group(**{key: n}), key) for n in (low, high)] == [low, high]
+    for value, shown in ((low - 1, below), (high + 1, above)):
+        with pytest.raises(ConfigError) as refused:
+            group(**{key: value})
+        assert refused.value.message == f"{shown} is out of range: {allowed}"
+        assert refused.value.hint is None
 
 
 @pytest.mark.parametrize(
