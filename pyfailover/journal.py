@@ -10,14 +10,27 @@ boot together with everything they speak of.
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pyfailover.config import spec_from, spec_to
 from pyfailover.errors import ConfigError, StateError
-from pyfailover.model import GroupSpec, MacPolicy, RxMode, Side, TcMode
+from pyfailover.model import GroupSpec, TcMode, check_ifname
 
-_FORMAT = 1
+_FORMAT = 2
+# Each piece of work reads all records, of which hardly one is new.
+_REMEMBERED = 512
+# What else there may be beside the records: the lock and the controller's things.
+_OTHERS = (
+    "lock",
+    "controller",
+    "control.new",
+    "control.sock",
+    "events.jsonl",
+    "events.jsonl.1",
+)
 
 StepData = dict[str, Any]  # of pyfailover.steps: "step" names the class
 
@@ -35,6 +48,8 @@ class Record:
     tc: TcMode  # as resolved: never AUTO
     steps: list[StepData] = field(default_factory=list)
     committed: int = 0
+    pinned: int | None = None  # slot that the operator holds the traffic on
+    lasting: bool = False  # declared by a file
 
     @property
     def attached(self) -> bool:
@@ -50,6 +65,11 @@ class Record:
     def created(self) -> bool:
         """Whether the master is a veth pair of ours."""
         return bool(self._of("MakeVeth"))
+
+    @property
+    def carrier_taken(self) -> bool:
+        """Whether the master's carrier follows the slaves'."""
+        return bool(self._of("TakeCarrier"))
 
     @property
     def low_mac(self) -> str | None:
@@ -91,6 +111,10 @@ class Journal:
 
     def get(self, name: str) -> Record | None:
         """The record of a group, or None."""
+        try:
+            check_ifname(name)  # it may be whatever somebody typed
+        except ConfigError:
+            return None
         path = self._path(name)
         return _read(path) if path.is_file() else None
 
@@ -99,7 +123,8 @@ class Journal:
         self._groups.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(record.spec.name)
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({"format": _FORMAT, **asdict(record)}))
+        data = {**asdict(record), "spec": spec_to(record.spec)}
+        fresh.write_text(json.dumps({"format": _FORMAT, **data}))
         fresh.replace(path)
 
     def drop(self, name: str) -> None:
@@ -111,39 +136,39 @@ class Journal:
 
 
 def _read(path: Path) -> Record:
+    """A record; one that is as it was the last time is not parsed again."""
+    where = f"cannot read the record '{path}'"
     try:
-        data: Mapping[str, Any] = json.loads(path.read_text())
-        if data["format"] != _FORMAT:
-            raise ValueError(f"format {data['format']}")
-        spec = data["spec"]
-        return Record(
-            spec=GroupSpec(
-                name=spec["name"],
-                primary=spec["primary"],
-                standbys=tuple(spec["standbys"]),
-                side=Side(spec["side"]),
-                mac=MacPolicy(spec["mac"]),
-                tc=TcMode(spec["tc"]),
-                rx=RxMode(spec["rx"]),
-                rx_grace_ms=spec["rx_grace_ms"],
-                bypass_filters=spec["bypass_filters"],
-            ),
-            index=data["index"],
-            tc=TcMode(data["tc"]),
-            steps=data["steps"],
-            committed=data["committed"],
-        )
+        found = _parsed(path.read_text(), where)
+        return replace(found, steps=list(found.steps))
     except (ConfigError, KeyError, TypeError, ValueError) as exc:
         raise StateError(
-            f"cannot read the record '{path}': {exc}",
+            exc.message if isinstance(exc, ConfigError) else f"{where}: {exc}",
             hint="move it away; 'pyfailover detach --force' then cleans up",
         ) from exc
 
 
+@lru_cache(_REMEMBERED)
+def _parsed(text: str, where: str) -> Record:
+    data: Mapping[str, Any] = json.loads(text)
+    if data["format"] != _FORMAT:
+        raise ValueError(f"format {data['format']}")
+    return Record(
+        spec=spec_from(data["spec"], where),
+        index=data["index"],
+        tc=TcMode(data["tc"]),
+        steps=data["steps"],
+        committed=data["committed"],
+        pinned=data["pinned"],
+        lasting=data["lasting"],
+    )
+
+
 def forget_namespace(run: Path) -> None:
-    """Remove records and lock of a namespace that is no more, and nothing else."""
+    """Remove what is kept of a namespace that is no more, and nothing else."""
     groups = run / "groups"
-    for path in (*groups.glob("*.json"), *groups.glob("*.new"), run / "lock"):
+    others = (run / name for name in _OTHERS)
+    for path in (*groups.glob("*.json"), *groups.glob("*.new"), *others):
         path.unlink(missing_ok=True)
     with suppress(OSError):  # not there, or something of somebody else in it
         groups.rmdir()

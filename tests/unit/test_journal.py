@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pyfailover.datapath.abi import RxRule
 from pyfailover.errors import StateError
-from pyfailover.journal import Journal, Record, StepData
-from pyfailover.model import GroupSpec, Hook, MacPolicy, RxMode, Side, TcMode
+from pyfailover.journal import Journal, Record, StepData, forget_namespace
+from pyfailover.model import GroupSpec, Hook, TcMode
 from pyfailover.steps import (
     Attach,
     Device,
@@ -27,10 +27,12 @@ from pyfailover.steps import (
     SetLink,
     Setting,
     Step,
+    TakeCarrier,
     concerns,
     from_data,
     to_data,
 )
+from tests.support.specs import specs
 
 DEVICE = Device(ifindex=7, name="eth1", macs=("02:00:5e:10:00:01", ""))
 STEPS: Sequence[Step] = (
@@ -45,6 +47,7 @@ STEPS: Sequence[Step] = (
     SetLink(device=DEVICE, setting=Setting.MAC, old="02::1", new="02::2"),
     DropLinkLocal(device=DEVICE, address="fe80::1", prefixlen=64),
     MakeClsact(device=DEVICE),
+    *(TakeCarrier(device=DEVICE, lower=lower) for lower in (False, True)),
     OpenGroup(index=63, master=2**31 - 1),
     *(Seat(index=0, slot=7, ifindex=7, master=8, rule=rule) for rule in RxRule),
     *(
@@ -53,38 +56,6 @@ STEPS: Sequence[Step] = (
         for tc in TcMode
     ),
 )
-
-
-def short(text: str) -> bool:
-    """Whether an interface can be called so."""
-    return len(text.encode()) <= 15 and text not in (".", "..")
-
-
-NAMES = st.text(
-    st.characters(
-        codec="utf-8", exclude_characters="/:%\0", exclude_categories=("Z", "Cs")
-    ),
-    min_size=1,
-    max_size=15,
-).filter(lambda text: short(text) and not any(map(str.isspace, text)))
-
-
-@st.composite
-def specs(draw: st.DrawFn) -> GroupSpec:
-    """Any group that there can be."""
-    name, *slaves = draw(st.lists(NAMES, min_size=2, max_size=9, unique=True))
-    primary = slaves.pop() if draw(st.booleans()) or len(slaves) > 8 else None
-    return GroupSpec(
-        name=name,
-        primary=primary,
-        standbys=tuple(slaves),
-        side=draw(st.sampled_from(Side)),
-        mac=draw(st.sampled_from(MacPolicy)),
-        tc=draw(st.sampled_from(TcMode)),
-        rx=draw(st.sampled_from(RxMode)),
-        rx_grace_ms=draw(st.integers(0, 60_000)),
-        bypass_filters=draw(st.booleans()),
-    )
 
 
 def record(name: str = "fo0", steps: Sequence[Step] = (), **changes: Any) -> Record:
@@ -106,12 +77,27 @@ def as_read(step: Step) -> StepData:
     st.sampled_from([TcMode.TCX, TcMode.CLSACT]),
     st.lists(st.sampled_from(STEPS), max_size=5),
     st.integers(0, 5),
+    st.none() | st.integers(0, 7),
+    st.booleans(),
 )
 def test_round_trip(
-    spec: GroupSpec, index: int, tc: TcMode, steps: list[Step], committed: int
+    spec: GroupSpec,
+    index: int,
+    tc: TcMode,
+    steps: list[Step],
+    committed: int,
+    pinned: int | None,
+    lasting: bool,
 ) -> None:
     """Whatever was put is got by its name, and is all there is."""
-    put = Record(spec=spec, index=index, tc=tc, committed=committed)
+    put = Record(
+        spec=spec,
+        index=index,
+        tc=tc,
+        committed=committed,
+        pinned=pinned,
+        lasting=lasting,
+    )
     read = replace(put, steps=[as_read(step) for step in steps])
     put.steps.extend(map(to_data, steps))
     with TemporaryDirectory() as directory:
@@ -122,6 +108,16 @@ def test_round_trip(
         journal.drop(spec.name)
         assert journal.get(spec.name) is None
         assert journal.all() == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "fo1", "a" * 300, "\0", "\ud800", "../groups/fo0", "/etc/passwd"]
+)
+def test_names_of_no_group(tmp_path: Path, name: str) -> None:
+    """Whatever somebody typed for a name, it is no error not to know it."""
+    journal = Journal(tmp_path)
+    journal.put(record())
+    assert journal.get(name) is None
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
@@ -141,7 +137,7 @@ def test_every_kind_of_step_is_tried() -> None:
 def test_concerns(step: Step) -> None:
     """A step on an interface concerns that one; one of the group as a whole none."""
     match step:
-        case SetLink() | DropLinkLocal() | MakeClsact() | Seat():
+        case SetLink() | DropLinkLocal() | MakeClsact() | TakeCarrier() | Seat():
             mine = 7
         case Attach():
             mine = 9
@@ -228,12 +224,14 @@ DAMAGE: dict[str, str | bytes] = {
     "not JSON": "pyfailover",
     "a list": "[]",
     "nothing in it": "{}",
-    "of another format": json.dumps({**whole(), "format": 2}),
+    "of the format before": json.dumps({**whole(), "format": 1}),
     "without its group": json.dumps({k: v for k, v in whole().items() if k != "spec"}),
+    "with a group that is none": json.dumps({**whole(), "spec": 7}),
+    "without its pin": json.dumps({k: v for k, v in whole().items() if k != "pinned"}),
     "without its steps": json.dumps({k: v for k, v in whole().items() if k != "steps"}),
     "with an unknown word": json.dumps({**whole(), "tc": "xdp"}),
     "with a group of no slave": json.dumps(
-        {**whole(), "spec": {**whole()["spec"], "primary": None, "standbys": []}}
+        {**whole(), "spec": {"master": "fo0", "standbys": []}}
     ),
     "no text at all": b"\xff\xfe\0",
 }
@@ -248,7 +246,7 @@ def test_damaged_record(tmp_path: Path, text: str | bytes) -> None:
     for read in (Journal(tmp_path).all, lambda: Journal(tmp_path).get("fo0")):
         with pytest.raises(StateError, match="cannot read the record") as damaged:
             read()
-        assert f"'{path}'" in damaged.value.message
+        assert damaged.value.message.count(f"'{path}'") == 1
         assert damaged.value.hint is not None
         assert "detach --force" in damaged.value.hint
 
@@ -294,3 +292,63 @@ def test_what_follows_from_the_steps(
         kept,
     )
     assert (found.low_mac, found.master, found.slaves) == (low_mac, master, slaves)
+
+
+def test_a_bad_group_is_named_by_its_key(tmp_path: Path) -> None:
+    """Of a record whose group has a wrong value the error names key and value."""
+    path = tmp_path / "groups" / "fo0.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**whole(), "spec": {**whole()["spec"], "rx": "no"}}))
+    with pytest.raises(StateError) as damaged:
+        Journal(tmp_path).get("fo0")
+    assert damaged.value.message == (
+        f"cannot read the record '{path}': 'rx' cannot be the string 'no'"
+    )
+
+
+def test_carrier_taken() -> None:
+    """The master's carrier is taken if the step that takes it is recorded."""
+    others = [step for step in STEPS if not isinstance(step, TakeCarrier)]
+    assert not record(steps=others).carrier_taken
+    assert record(steps=STEPS).carrier_taken
+
+
+OURS = (
+    "lock",
+    "controller",
+    "control.sock",
+    "events.jsonl",
+    "events.jsonl.1",
+    "groups/fo0.json",
+    "groups/fo1.new",
+)
+
+
+@pytest.mark.parametrize(
+    "foreign", [(), ("note.txt",), ("groups/note.txt",), ("events.jsonl.bak",)], ids=str
+)
+def test_forget_namespace(tmp_path: Path, foreign: tuple[str, ...]) -> None:
+    """All that is kept of a namespace goes, and what is not ours stays."""
+    run = tmp_path / "run"
+    (run / "groups").mkdir(parents=True)
+    for name in OURS + foreign:
+        (run / name).touch()
+    forget_namespace(run)
+    left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert left == set(foreign)
+    assert run.exists() == bool(foreign)
+    forget_namespace(run)
+
+
+def test_what_was_read_is_the_readers_own(tmp_path: Path) -> None:
+    """A reader that changes a record, and does not put it, changes it for nobody; one
+    that somebody else put meanwhile is read anew."""
+    journal = Journal(tmp_path)
+    journal.put(record(steps=[STEPS[0]]))
+    mine = journal.all()["fo0"]
+    mine.steps.append(as_read(STEPS[1]))
+    mine.pinned = 1
+    for found in (journal.get("fo0"), Journal(tmp_path).all()["fo0"]):
+        assert found == record(steps=[STEPS[0]])
+    Journal(tmp_path).put(record(steps=[STEPS[1]], pinned=0))
+    assert journal.get("fo0") == record(steps=[STEPS[1]], pinned=0)
