@@ -1,42 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Interfaces, addresses, routes and qdiscs of one network namespace.
 
-The only importer of pyroute2. Messages go out as our own frozen values and
-pyroute2's and the kernel's errors as NetlinkError. `msg["state"]` is never
-read: it is the administrative state alone.
+Synchronous, one request after the other: not to be used in a thread that runs
+an event loop.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError as _KernelError
 
-from pyfailover.errors import NetlinkError
+from pyfailover.errors import NetlinkError, UnsupportedError
 from pyfailover.model import Address, Filter, Hook, Link, Qdisc
+from pyfailover.netlink.decode import (
+    IFAPROT_KERNEL_LL,
+    destination_of,
+    filter_of,
+    link_of,
+)
+from pyfailover.netlink.dump import all_addresses, all_links, qdiscs_of
 
 _IFF_UP = 0x1
-_IFF_LOOPBACK = 0x8
 _IFF_NOARP = 0x80
 _IFF_PROMISC = 0x100
-_ADDR_GEN_NONE = 1
-_IFA_F_DADFAILED = 0x08
-_IFA_F_TENTATIVE = 0x40
-_IFA_F_PERMANENT = 0x80
-_IFAPROT_KERNEL_LL = 3  # Linux 5.18
-# Before 5.18 the kernel does not say who made an address; a permanent fe80::/64
-# is then taken for its own.
-_TELLS_WHO = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 18)
 _SCOPE_LINK = 253
 _TABLE_LOCAL = 255
 _PROTO_KERNEL = 2
 _PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
-# Kinds whose IFLA_LINK is the other end of a pair, not a device below them.
-_PAIRS = ("veth", "netkit", "vxcan")
 
 
 class Netlink:
@@ -59,8 +54,7 @@ class Netlink:
 
     def links(self) -> dict[int, Link]:
         """All interfaces by ifindex."""
-        found = (_link(m) for m in self._ask("list interfaces", self._ipr.get_links))
-        return {link.ifindex: link for link in found}
+        return {link.ifindex: link for link in all_links()}
 
     def link(self, ifindex: int) -> Link | None:
         """One interface, or None if there is none of that index."""
@@ -68,7 +62,7 @@ class Netlink:
             found = list(self._ipr.get_links(ifindex))
         except _KernelError:  # ENODEV
             return None
-        return _link(found[0]) if found else None
+        return link_of(found[0]) if found else None
 
     def link_named(self, name: str) -> Link | None:
         """One interface, or None if there is none of that name."""
@@ -76,15 +70,15 @@ class Netlink:
             found = list(self._ipr.link("get", ifname=name))
         except _KernelError:  # ENODEV
             return None
-        return _link(found[0]) if found else None
+        return link_of(found[0]) if found else None
 
     def addresses(self, ifindex: int) -> list[Address]:
         """IPv4 and IPv6 addresses of an interface."""
-        return [
-            _address(m)
-            for m in self._ask("list addresses", self._ipr.get_addr, index=ifindex)
-            if m["index"] == ifindex
-        ]
+        return [each for each in self.all_addresses() if each.ifindex == ifindex]
+
+    def all_addresses(self) -> list[Address]:
+        """IPv4 and IPv6 addresses of all interfaces."""
+        return all_addresses()
 
     def routes(self, ifindex: int) -> list[str]:
         """Destinations of the routes that somebody made over an interface.
@@ -106,29 +100,20 @@ class Netlink:
             )
         ]
         return [
-            _destination(m)
+            destination_of(m)
             for m in messages
             if m["table"] != _TABLE_LOCAL and m["proto"] != _PROTO_KERNEL
         ]
 
     def qdiscs(self, ifindex: int) -> list[Qdisc]:
         """Queueing disciplines of an interface."""
-        return [
-            Qdisc(
-                ifindex=ifindex,
-                kind=m.get_attr("TCA_KIND"),
-                handle=m["handle"],
-                parent=m["parent"],
-            )
-            for m in self._ask("list qdiscs", self._ipr.get_qdiscs, ifindex)
-            if m["index"] == ifindex
-        ]
+        return qdiscs_of(ifindex)
 
     def filters(self, ifindex: int, hook: Hook) -> list[Filter]:
         """Filters of the clsact (or ingress) qdisc on one hook, in any order."""
         parent = _PARENT[hook]
         return [
-            _filter(m, ifindex, hook)
+            filter_of(m, ifindex, hook)
             for m in self._ask(
                 "list filters", self._ipr.get_filters, ifindex, parent=parent
             )
@@ -169,6 +154,26 @@ class Netlink:
         flags = _IFF_UP if up else 0
         self._set(ifindex, "up" if up else "down", flags=flags, change=_IFF_UP)
 
+    def set_carrier(self, ifindex: int, on: bool) -> None:
+        """Carrier, of a driver that lets itself be told (tap, dummy).
+
+        Raises:
+            UnsupportedError: the driver does not.
+        """
+        try:
+            # In capitals: pyroute2 leaves out what it calls `carrier`.
+            list(self._ipr.link("set", index=ifindex, CARRIER=int(on)))
+        except _KernelError as exc:
+            if exc.code == errno.EOPNOTSUPP:
+                raise UnsupportedError(
+                    f"cannot set the carrier of interface {ifindex}: its driver "
+                    "does not let it be set"
+                ) from exc
+            raise NetlinkError(
+                f"cannot set the carrier of interface {ifindex}: "
+                f"{os.strerror(exc.code)}"
+            ) from exc
+
     def set_promisc(self, ifindex: int, on: bool) -> None:
         """Take frames for everybody."""
         flags = _IFF_PROMISC if on else 0
@@ -201,7 +206,7 @@ class Netlink:
             address=address,
             prefixlen=prefixlen,
             scope=_SCOPE_LINK,
-            proto=_IFAPROT_KERNEL_LL,
+            proto=IFAPROT_KERNEL_LL,
         )
 
     def flush_ipv6(self, ifindex: int) -> None:
@@ -251,70 +256,3 @@ class Netlink:
             return list(call(*args, **kwargs))
         except _KernelError as exc:
             raise NetlinkError(f"cannot {what}: {os.strerror(exc.code)}") from exc
-
-
-def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    other = message.get_attr("IFLA_LINK")
-    if message.get_attr("IFLA_LINK_NETNSID") is not None or other == message["index"]:
-        other = None
-    xdp = message.get_attr("IFLA_XDP")
-    return Link(
-        ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & _IFF_UP),
-        carrier=message.get_attr("IFLA_CARRIER") == 1,
-        loopback=bool(message["flags"] & _IFF_LOOPBACK),
-        arptype=message["ifi_type"],
-        kind=kind,
-        master=message.get_attr("IFLA_MASTER"),
-        lower=None if kind in _PAIRS else other,
-        peer=other if kind in _PAIRS else None,
-        addrgenmode=message.get_nested(
-            "IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE"
-        ),
-        promisc=bool(message["flags"] & _IFF_PROMISC),
-        xdp_prog=xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None,
-    )
-
-
-def _address(message: Any) -> Address:
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    flags = message.get_attr("IFA_FLAGS") or message["flags"]
-    ip = ip_address(text)
-    link_local = ip.version == 6 and ip.is_link_local
-    proto = message.get_attr("IFA_PROTO")
-    by_kernel = link_local and (
-        proto == _IFAPROT_KERNEL_LL
-        or (not _TELLS_WHO and bool(flags & _IFA_F_PERMANENT))
-    )
-    return Address(
-        ifindex=message["index"],
-        address=text,
-        prefixlen=message["prefixlen"],
-        ipv6=ip.version == 6,
-        link_local=link_local,
-        by_kernel=by_kernel,
-        tentative=bool(flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)),
-    )
-
-
-def _filter(message: Any, ifindex: int, hook: Hook) -> Filter:
-    options = message.get_attr("TCA_OPTIONS")
-    prog_id = options.get_attr("TCA_BPF_ID") if hasattr(options, "get_attr") else None
-    return Filter(
-        ifindex=ifindex,
-        hook=hook,
-        priority=message["info"] >> 16,
-        handle=message["handle"],
-        kind=message.get_attr("TCA_KIND"),
-        prog_id=prog_id,
-    )
-
-
-def _destination(message: Any) -> str:
-    destination = message.get_attr("RTA_DST")
-    return "default" if destination is None else f"{destination}/{message['dst_len']}"
