@@ -137,11 +137,48 @@ def test_master_that_is_down_is_not_announced(pair: Duo, tool: Tool) -> None:
         assert told(pair, ports) == [[], []]
 
 
-def test_nothing_is_announced_for_a_guest(pair: Duo, tool: Tool) -> None:
-    """Behind a foreign wire master we know no address, and make none up."""
-    guest(pair)
+def test_a_guest_is_announced_by_what_he_sent(pair: Duo, tool: Tool) -> None:
+    """Behind a foreign wire master nobody tells us addresses; but every MAC address
+    that transmitted is announced by one reverse ARP, by the new slave alone."""
+    behind = guest(pair)
     pair.host.ip("addr add 203.0.113.1/24 dev tap0")
+    tool.attach(pair.host, spec("tap0", side=Side.WIRE))
+    stranger = "02:00:5e:30:00:97"
+    frame = ethernet(BROADCAST, stranger, EXPERIMENTAL, b"here I am")
     with far_ports(pair) as ports:
-        tool.attach(pair.host, spec("tap0", side=Side.WIRE))
+        for sender in (stranger, behind.mac("eth0")):
+            frame = ethernet(BROADCAST, sender, EXPERIMENTAL, b"here I am")
+            send(behind, "eth0", frame)
+            ports[0].wait_for(frame)
+        told(pair, ports)
         tool.switch(pair.host, "eth2", "tap0")
-        assert told(pair, ports) == [[], []]
+        told_by = [*reversed_arps(pair, ports)]
+        assert told_by == [[], sorted([stranger, behind.mac("eth0")])]
+
+
+def test_a_master_needs_no_reverse_arp(pair: Duo, tool: Tool) -> None:
+    """Its addresses are announced as such, be it up or down; somebody who transmits
+    through it under another MAC address (bridged, or a container's macvlan) is
+    announced beside."""
+    tool.create(pair.host, spec())
+    pair.address()
+    stranger = "02:00:5e:30:00:97"
+    with far_ports(pair) as ports:
+        for sender in (stranger, MAC):
+            frame = ethernet(BROADCAST, sender, EXPERIMENTAL, b"here I am")
+            send(pair.host, "fo0", frame)
+            ports[0].wait_for(frame)
+        told(pair, ports)
+        tool.switch(pair.host, "eth2")
+        assert [*reversed_arps(pair, ports)] == [[], [stranger]]
+
+
+def reversed_arps(pair: Duo, ports: list[Capture]) -> Iterator[list[str]]:
+    """Whom reverse ARP requests told of at each port, from their own address."""
+    for number, port in enumerate(ports, 1):
+        end = ethernet(BROADCAST, "02:00:00:00:00:99", EXPERIMENTAL, b"end")
+        send(pair.host, f"eth{number}", end)
+        port.wait_for(end)
+        found = [f for f in port.frames() if f[12:14] == b"\x80\x35"]
+        assert all(f[6:12] == f[22:28] == f[32:38] for f in found)
+        yield sorted(f[6:12].hex(":") for f in found)
