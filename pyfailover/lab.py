@@ -235,11 +235,11 @@ class Lab:
 
 @contextmanager
 def scratch_roots(beside: Path = PIN_ROOT) -> Iterator[Roots]:
-    """Pins and records apart from an installation's, gone afterwards."""
+    """Pins, records and files apart from an installation's, gone afterwards."""
     pins = beside.with_name(f"{beside.name}-{secrets.token_hex(4)}")
-    with TemporaryDirectory(prefix="pyfailover-run-") as run:
+    with TemporaryDirectory(prefix="pyfailover-run-") as scratch:
         try:
-            yield Roots(pins=pins, run=Path(run))
+            yield Roots(pins=pins, run=Path(scratch, "run"), etc=Path(scratch, "etc"))
         finally:
             if pins.is_dir():
                 shutil.rmtree(pins)

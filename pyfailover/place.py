@@ -26,6 +26,7 @@ from pyfailover.errors import (
 
 PIN_ROOT = Path("/sys/fs/bpf/pyfailover")
 RUN_ROOT = Path("/run/pyfailover")
+ETC_ROOT = Path("/etc/pyfailover")
 
 NETNS_DIR = Path("/run/netns")
 
@@ -33,14 +34,17 @@ _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71  # Linux 5.14
 _BPF_FS_MAGIC = 0xCAFE4A11
 _LOCK_WAIT_S = 10.0
+_LOOK_S = 0.2  # somebody who looks whether there is a controller
 
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The directories that hold all namespaces' pins and records."""
+    """The directories that hold all namespaces' pins, records and lasting groups."""
 
     pins: Path = PIN_ROOT
     run: Path = RUN_ROOT
+    etc: Path = ETC_ROOT
+    netns: str | None = None  # what lasting groups call this namespace
 
 
 def join_namespace(path: Path) -> None:
@@ -164,36 +168,79 @@ def locked(run: Path, *, wait_s: float | None = None) -> Iterator[int]:
     Raises:
         StateError: somebody else holds it; says who.
     """
+    fd = _open_lock(run, "lock")
     try:
-        run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError as exc:
-        raise PyFailoverError(
-            f"cannot write '{run}': {exc.strerror}", hint="run as root"
-        ) from exc
-    try:
-        _flock(fd, _LOCK_WAIT_S if wait_s is None else wait_s)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        holder = _flock(fd, _LOCK_WAIT_S if wait_s is None else wait_s)
+        if holder is not None:
+            raise StateError(
+                f"cannot change attachments: process {holder} is doing so",
+                hint="wait for it to end and try again",
+            )
         yield fd
     finally:
         os.close(fd)
 
 
-def _flock(fd: int, wait_s: float) -> None:
+@contextmanager
+def sole_controller(run: Path) -> Iterator[None]:
+    """Be the controller of a namespace; another lock than that of changes, so that
+    a controller which hangs keeps nobody from detaching.
+
+    Raises:
+        StateError: there is one; says which process.
+    """
+    fd = _open_lock(run, "controller")
+    try:
+        holder = _flock(fd, _LOOK_S)
+        if holder is not None:
+            raise StateError(
+                f"a controller runs here already: process {holder}",
+                hint="'pyfailover reload' has it read its files again",
+            )
+        yield
+    finally:
+        os.close(fd)
+
+
+def controller_pid(run: Path) -> int | None:
+    """The process that is the controller of a namespace, if there is one."""
+    try:
+        fd = os.open(run / "controller", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(fd, 32, 0) or b"0")
+    finally:
+        os.close(fd)
+    return None
+
+
+def _open_lock(run: Path, name: str) -> int:
+    try:
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(run / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError as exc:
+        raise PyFailoverError(
+            f"cannot write '{run}': {exc.strerror}", hint="run as root"
+        ) from exc
+
+
+def _flock(fd: int, wait_s: float) -> str | None:
+    """Lock a file and write our number into it; who holds it, if not we."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.01)
-                continue
-            holder = os.pread(fd, 32, 0).decode().strip() or "unknown"
-            raise StateError(
-                f"cannot change attachments: process {holder} is doing so",
-                hint="wait for it to end and try again",
-            ) from None
+            if time.monotonic() >= deadline:
+                return os.pread(fd, 32, 0).decode().strip() or "unknown"
+            time.sleep(0.01)
+            continue
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        return None
 
 
 def ensure_bpffs(root: Path) -> None:
@@ -203,8 +250,7 @@ def ensure_bpffs(root: Path) -> None:
         UnsupportedError: none is mounted and a mount of ours would vanish with
             this mount namespace (as inside `ip netns exec`), or is forbidden.
     """
-    existing = next(p for p in (root, *root.parents) if p.exists())
-    if _is_bpffs(existing):
+    if on_bpffs(root):
         return
     mountpoint = Path("/sys/fs/bpf")
     if mountpoint not in (root, *root.parents) or not mountpoint.is_dir():
@@ -228,10 +274,12 @@ def ensure_bpffs(root: Path) -> None:
             )
 
 
-def _is_bpffs(path: Path) -> bool:
+def on_bpffs(root: Path) -> bool:
+    """Whether a directory is, or would be made, on a bpffs."""
+    existing = next(p for p in (root, *root.parents) if p.exists())
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = (ctypes.c_long * 32)()
-    if libc.statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+    if libc.statfs(os.fsencode(existing), ctypes.byref(buffer)) != 0:
         return False
     return buffer[0] & 0xFFFFFFFF == _BPF_FS_MAGIC
 

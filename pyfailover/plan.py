@@ -6,7 +6,7 @@ first step.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyfailover.admission import Facts, refuse_slave
@@ -24,12 +24,14 @@ from pyfailover.model import (
     Role,
     Side,
     TcMode,
+    parse_rule,
 )
-from pyfailover.netlink import Netlink
+from pyfailover.rules import pick
 from pyfailover.steps import (
     Attach,
     Device,
     DropLinkLocal,
+    Host,
     MakeClsact,
     MakeVeth,
     Seat,
@@ -52,8 +54,14 @@ def find(links: Mapping[int, Link], name: str) -> Link:
     for link in links.values():
         if link.name == name:
             return link
-    raise StateError(
-        f"there is no interface '{name}' in this network namespace",
+    raise no_interface(name)
+
+
+def no_interface(rule: str) -> StateError:
+    """The error of a name, or a rule, that nothing has."""
+    fits = "that fits " if parse_rule(rule) is not None else ""
+    return StateError(
+        f"there is no interface {fits}'{rule}' in this network namespace",
         hint="see 'ip link'; --netns NAME acts in another namespace",
     )
 
@@ -112,23 +120,17 @@ class Planner:
 
     Args:
         records: of all groups of the namespace.
-        ours: ids of our programs.
     """
 
     def __init__(
-        self,
-        netlink: Netlink,
-        spec: GroupSpec,
-        tc: TcMode,
-        *,
-        records: Mapping[str, Record],
-        ours: set[int],
+        self, host: Host, spec: GroupSpec, tc: TcMode, *, records: Mapping[str, Record]
     ) -> None:
-        self._netlink = netlink
+        self._netlink = host.netlink
+        self._identify = host.ethtool.driver
         self._spec = spec
         self._tc = tc
         self._records = records
-        self._ours = ours
+        self._ours = host.ours()
 
     def facts(self, link: Link, links: Mapping[int, Link], hook: Hook) -> Facts:
         """What there is on and around an interface that we want a hook of."""
@@ -181,16 +183,47 @@ class Planner:
 
     # --- slaves -----------------------------------------------------------
 
-    def slave(self, name: str, links: Mapping[int, Link]) -> Link:
-        """An interface that may be a slave of this group.
+    def slaves(
+        self,
+        slots: Collection[int],
+        links: Mapping[int, Link],
+        seated: Collection[int] = (),
+    ) -> dict[int, Link]:
+        """The interfaces that are to be the slaves in some slots; those that are not
+        there are left out.
+
+        Args:
+            seated: ifindexes of the slaves that this group has already.
 
         Raises:
-            StateError: there is none of that name.
-            RefusedError: it may not.
+            ConfigError: several fit a rule.
+            RefusedError: one may not be a slave.
         """
-        link = find(links, name)
-        refuse_slave(self.facts(link, links, Hook.INGRESS), self._spec)
-        return link
+        rules = self._spec.slaves
+        found: dict[int, Link] = {}
+        # Plain names first: what one of them names is not meant by a rule.
+        for slot in sorted(slots, key=lambda n: (parse_rule(rules[n]) is not None, n)):
+            taken = {*seated, *(link.ifindex for link in found.values())}
+            if parse_rule(rules[slot]) is not None:
+                taken |= self._masters(links)
+            link = pick(rules[slot], links, taken, self._identify)
+            if link is not None:
+                refuse_slave(self.facts(link, links, Hook.INGRESS), self._spec)
+                found[slot] = link
+        return dict(sorted(found.items()))
+
+    def _masters(self, links: Mapping[int, Link]) -> set[int]:
+        """What a rule never means: masters, what is above them, slaves of others."""
+        found = set()
+        for name, record in self._records.items():
+            if name != self._spec.name:
+                found |= set(record.slaves.values())
+            found.add(record.master or 0)
+            ends = made_ends(links, record.low_mac)
+            if ends is not None:
+                found |= {ends.top.ifindex, ends.low.ifindex}
+        found |= {i for i, link in links.items() if link.name == self._spec.name}
+        return found | {i for i, link in links.items() if link.lower in found}
 
     def join(
         self, index: int, slot: int, link: Link, master: Master, *, created: bool
@@ -254,8 +287,9 @@ class Planner:
 
     def _hook(self, device: Device, hook: Hook, program: str) -> Iterator[Step]:
         ifindex = device.ifindex
-        has_qdisc = any(q.is_ingress for q in self._netlink.qdiscs(ifindex))
-        if self._tc is TcMode.CLSACT and not has_qdisc:
+        if self._tc is TcMode.CLSACT and not any(
+            qdisc.is_ingress for qdisc in self._netlink.qdiscs(ifindex)
+        ):
             yield MakeClsact(device=device)
         yield Attach(ifindex=ifindex, hook=hook, tc=self._tc, program=program)
 

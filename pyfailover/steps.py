@@ -8,18 +8,20 @@ touched only if its MAC address shows that it still is the one.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import assert_never
+from typing import assert_never, get_args
 
 from pyfailover import core
 from pyfailover.datapath import abi, hooks
 from pyfailover.datapath.programs import ProgramSet
-from pyfailover.errors import StateError
+from pyfailover.errors import NetlinkError, StateError
+from pyfailover.ethtool import Ethtool
 from pyfailover.journal import StepData
 from pyfailover.model import Hook, Link, TcMode
-from pyfailover.netlink import Netlink
+from pyfailover.netlink.rtnl import Netlink
 
 
 class Setting(StrEnum):
@@ -37,6 +39,7 @@ class Host:
     """What steps work on: one namespace's links, pins and programs."""
 
     netlink: Netlink
+    ethtool: Ethtool
     pins: Path
     programs: ProgramSet | None = None
 
@@ -147,6 +150,10 @@ class SetLink:
         if self.device.present(host):
             self._set(host.netlink, self.old)
 
+    def concerns_setting(self, ifindex: int, setting: Setting) -> bool:
+        """Whether it has the old value of a device's setting."""
+        return self.device.ifindex == ifindex and self.setting is setting
+
     def is_undone_on(self, links: Mapping[int, Link]) -> bool:
         """Whether it is not in force, for settings that nobody else changes."""
         link = links.get(self.device.ifindex)
@@ -222,6 +229,33 @@ class MakeClsact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeCarrier:
+    """Take the master's carrier while no slave is usable (design S10)."""
+
+    device: Device
+    lower: bool  # the device is the lower end of a pair of ours: set it down
+
+    def apply(self, host: Host) -> None:
+        """Take it."""
+        self._set(host.netlink, on=False)
+
+    def revert(self, host: Host) -> None:
+        """Give it back, if the device is still there.
+
+        A tap that nobody has open refuses it, and has it once somebody does.
+        """
+        if self.device.present(host):
+            with suppress(NetlinkError):
+                self._set(host.netlink, on=True)
+
+    def _set(self, netlink: Netlink, *, on: bool) -> None:
+        if self.lower:
+            netlink.set_up(self.device.ifindex, on)
+        else:
+            netlink.set_carrier(self.device.ifindex, on)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenGroup:
     """Give the group its place in the maps, with a master and no slave yet."""
 
@@ -251,6 +285,16 @@ class Seat:
 
     def apply(self, host: Host) -> None:
         """Write the slave, and the word by compare-and-swap."""
+        self.write(host)
+        programs = host.loaded
+        link = host.netlink.link(self.ifindex)
+        ready = link is not None and link.ready
+        programs.change(
+            self.index, lambda word: core.joined(word, self.slot, ready=ready)
+        )
+
+    def write(self, host: Host) -> None:
+        """Write the slave, and leave the word as it is."""
         programs = host.loaded
         programs.set_slave(
             self.index,
@@ -262,10 +306,15 @@ class Seat:
         programs.set_slaves(
             self.index, {**programs.slaves(self.index), self.slot: self.ifindex}
         )
-        link = host.netlink.link(self.ifindex)
-        ready = link is not None and link.ready
-        programs.change(
-            self.index, lambda word: core.joined(word, self.slot, ready=ready)
+
+    def intact(self, host: Host) -> bool:
+        """Whether the maps say so."""
+        programs = host.loaded
+        port = programs.port(self.ifindex)
+        found = port and (port.group, port.slot, port.master, port.rx_rule)
+        wanted = (self.index, self.slot, self.master, self.rule)
+        return found == wanted and (
+            programs.slaves(self.index).get(self.slot) == self.ifindex
         )
 
     def revert(self, host: Host) -> None:
@@ -312,18 +361,24 @@ class Attach:
         return hooks.Attachment(host.pins, self.ifindex, self.hook, self.tc)
 
 
-Step = MakeVeth | SetLink | DropLinkLocal | MakeClsact | OpenGroup | Seat | Attach
-_STEPS: dict[str, type[Step]] = {
-    cls.__name__: cls
-    for cls in (MakeVeth, SetLink, DropLinkLocal, MakeClsact, OpenGroup, Seat, Attach)
-}
+Step = (
+    MakeVeth
+    | SetLink
+    | DropLinkLocal
+    | MakeClsact
+    | TakeCarrier
+    | OpenGroup
+    | Seat
+    | Attach
+)
+_STEPS: dict[str, type[Step]] = {cls.__name__: cls for cls in get_args(Step)}
 _ENUMS = {"setting": Setting, "hook": Hook, "tc": TcMode, "rule": abi.RxRule}
 
 
 def concerns(step: Step, ifindex: int) -> bool:
     """Whether a step was taken on an interface."""
     match step:
-        case SetLink() | DropLinkLocal() | MakeClsact():
+        case SetLink() | DropLinkLocal() | MakeClsact() | TakeCarrier():
             return step.device.ifindex == ifindex
         case Seat() | Attach():
             return step.ifindex == ifindex

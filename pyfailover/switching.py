@@ -3,95 +3,190 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pyfailover import announce, core
+from pyfailover import core
+from pyfailover.announce import (
+    Announcement,
+    Announcer,
+    Face,
+    announcements,
+    faces,
+    others,
+    uppers,
+)
 from pyfailover.errors import PyFailoverError, StateError
+from pyfailover.history import Event, History, Kind
 from pyfailover.journal import Record
-from pyfailover.model import Side
-from pyfailover.plan import find, master_of
+from pyfailover.model import Address, Decider, Link, Reason, Side, Word
+from pyfailover.plan import master_of
 from pyfailover.transaction import Namespace
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Switch:
-    """A change of the active slave."""
+class Change:
+    """A change of the active slave; names as they were then."""
 
+    group: str
     before: str | None
-    after: str
+    after: str | None
+    reason: Reason
+    by: Decider
     generation: int
-    announced: int  # frames sent
-    took_s: float  # from reading the word to the last announcement
+    took_s: float  # from knowing that it was due to the word in the map
+    announced: int = 0  # frames for it, each sent once or more often
+
+    def as_event(self) -> Event:
+        """As it is written down."""
+        return Event(
+            time=time.time(),
+            group=self.group,
+            kind=Kind.SWITCH,
+            before=self.before,
+            after=self.after,
+            reason=self.reason,
+            by=self.by,
+            took_s=self.took_s,
+            generation=self.generation,
+        )
 
 
-def switch(namespace: Namespace, name: str, slave: str) -> Switch | None:
-    """Move a group's traffic to a slave and announce it; None if it is there.
+def switch(namespace: Namespace, name: str, slave: str | None) -> Change | None:
+    """Pin a group's traffic to a slave, or leave it to the policy again.
+
+    The pin is in the record: the next controller keeps to it.
+
+    Args:
+        slave: its name; None unpins.
+
+    Returns:
+        None if the traffic stays where it is.
 
     Raises:
         StateError: not attached, no such slave, or the slave is not ready.
     """
     record = namespace.record(name)
     if record is None or not record.attached:
-        raise StateError(
-            f"'{name}' is not attached", hint="'pyfailover status' lists groups"
-        )
-    slot = _slot(namespace, record, slave)
-    if namespace.host.loaded.word(record.index).active == slot:
-        return None
-    return _move(namespace, record, slot)
-
-
-def _slot(namespace: Namespace, record: Record, slave: str) -> int:
-    """The slot of a slave that traffic can be moved to."""
+        raise not_attached(name)
     links = namespace.netlink.links()
-    what = f"cannot switch '{record.spec.name}' to '{slave}'"
-    there = {
-        links[ifindex].name: slot
-        for slot, ifindex in record.slaves.items()
-        if ifindex in links
+    slot = None if slave is None else slot_of(record, links, slave)
+    record = pin(namespace, record.spec.name, slot)
+    now = time.monotonic()
+
+    def decide(word: Word) -> Word:
+        sights = [
+            core.sight_of(links.get(record.slaves.get(slot, 0)))
+            for slot in range(len(record.spec.slaves))
+        ]
+        group = core.start(record.spec, word, sights, core.LONG_AGO)
+        return core.decide(core.pin(group, record.pinned), now).word
+
+    change = _move(namespace, record, links, decide)
+    if change is not None:
+        History(namespace.run).append(change.as_event())
+    return change
+
+
+def pin(namespace: Namespace, name: str, slot: int | None) -> Record:
+    """Write down which slave the operator wants; the traffic stays where it is.
+
+    Raises:
+        StateError: not attached.
+    """
+    record = namespace.journal.get(name)
+    if record is None or not record.attached:
+        raise not_attached(name)
+    record.pinned = slot
+    namespace.journal.put(record)
+    return record
+
+
+def not_attached(name: str) -> StateError:
+    """The error of a group that there is not."""
+    return StateError(
+        f"{name!r} is not attached", hint="'pyfailover status' lists groups"
+    )
+
+
+def slave_names(record: Record, links: Mapping[int, Link]) -> dict[int, str]:
+    """Names by slot: the present one, or the rule of a slave that is not there."""
+    return {
+        slot: links[ifindex].name
+        if (ifindex := record.slaves.get(slot, 0)) in links
+        else rule
+        for slot, rule in enumerate(record.spec.slaves)
     }
-    if slave not in there:
-        if slave in record.spec.slaves:
-            raise StateError(
-                f"{what}: it was unplugged",
-                hint="once it is back, run the attach command again",
-            )
+
+
+def slot_of(record: Record, links: Mapping[int, Link], slave: str) -> int:
+    """The slot of a slave that traffic can be moved to.
+
+    Raises:
+        StateError: no such slave, or it is not ready.
+    """
+    what = f"cannot switch '{record.spec.name}' to {slave!r}"
+    names = slave_names(record, links)
+    slot = next((slot for slot, name in names.items() if name == slave), None)
+    if slot is None:
         raise StateError(
             f"{what}: it is not one of its slaves",
-            hint=f"its slaves are {', '.join(record.spec.slaves)}",
+            hint=f"its slaves are {', '.join(names.values())}",
         )
-    link = find(links, slave)
+    link = links.get(record.slaves.get(slot, 0))
+    if link is None:
+        raise StateError(
+            f"{what}: it was unplugged",
+            hint="once it is back, run the attach command again",
+        )
     if not link.up:
         raise StateError(f"{what}: it is down", hint=f"ip link set {slave} up")
     if not link.carrier:
         raise StateError(f"{what}: it has no carrier", hint="its link must be up first")
-    return there[slave]
+    return slot
 
 
-def _move(namespace: Namespace, record: Record, slot: int) -> Switch:
+def _move(
+    namespace: Namespace,
+    record: Record,
+    links: Mapping[int, Link],
+    decide: Callable[[Word], Word],
+) -> Change | None:
     """Change the word, then tell the network at once.
 
     The announcements are made beforehand: until they are out, the far end still
-    sends to the slave that was left.
+    sends to the slave that was left. What follows the word is not timed.
     """
-    with announcer_of(namespace, record) as announcer:
+    made = announcements(shown(record, links, namespace.netlink.all_addresses()))
+    programs, names = namespace.host.loaded, slave_names(record, links)
+    with Announcer() as announcer:
         start = time.monotonic()
-        before, after = namespace.host.loaded.change(
-            record.index,
-            lambda word: core.switched(word, slot),
-            grace_ms=record.spec.rx_grace_ms,
+        before, after = programs.change(
+            record.index, decide, grace_ms=record.spec.rx_grace_ms
         )
-        sent = _send(announcer)
         took = time.monotonic() - start
-    names = record.spec.slaves
-    return Switch(
+        if before.active == after.active:
+            return None
+        if after.active is not None:
+            sources = programs.sources().get(record.index, [])
+            own = own_macs(record, links)
+            made.append(others(sources, own, names[after.active]))
+        for number in range(record.spec.announce_count):
+            if number:
+                time.sleep(record.spec.announce_interval_ms / 1000)
+            send(announcer, made)
+    frames = sum(len(each.frames) for each in made)
+    return Change(
+        group=record.spec.name,
         before=None if before.active is None else names[before.active],
-        after=names[slot],
+        after=None if after.active is None else names[after.active],
+        reason=Reason.OPERATOR,
+        by=Decider.USER,
         generation=after.generation,
-        announced=sent,
         took_s=took,
+        announced=frames if record.spec.announce_count else 0,
     )
 
 
@@ -105,30 +200,40 @@ def announce_active(namespace: Namespace, record: Record) -> None:
             record.spec.name,
         )
         return
-    with announcer_of(namespace, record) as announcer:
-        _send(announcer)
+    if not record.spec.announce_count:
+        return
+    links = namespace.netlink.links()
+    with Announcer() as announcer:
+        found = shown(record, links, namespace.netlink.all_addresses())
+        send(announcer, announcements(found))
 
 
-def _send(announcer: announce.Announcer) -> int:
+def send(announcer: Announcer, made: Iterable[Announcement]) -> int:
     """Send; the traffic has moved by now, so a failure is not the change's."""
     try:
-        return announcer.send()
+        return announcer.send(made)
     except PyFailoverError as exc:
         log.warning("%s", exc)
         return 0
 
 
-def announcer_of(namespace: Namespace, record: Record) -> announce.Announcer:
-    """For the master's own addresses; behind a wire master of others we know none."""
-    nothing = announce.Announcer(None, [])
-    if record.spec.side is Side.WIRE and not record.created:
-        return nothing
-    master = master_of(record, namespace.netlink.links()).face
-    if not master.up:
-        return nothing
-    addresses = [
-        a.address
-        for a in namespace.netlink.addresses(master.ifindex)
-        if not a.tentative
-    ]
-    return announce.Announcer(master.name, announce.frames(master.mac, addresses))
+def shown(
+    record: Record, links: Mapping[int, Link], addresses: Iterable[Address]
+) -> list[Face]:
+    """What the network knows a master by; nothing for a wire master of others: it
+    is behind it that somebody has addresses."""
+    if _is_foreign_wire(record):
+        return []
+    return faces(master_of(record, links).face, links, addresses)
+
+
+def own_macs(record: Record, links: Mapping[int, Link]) -> set[str]:
+    """MAC addresses of a master and of what stands on it, with addresses or not."""
+    if _is_foreign_wire(record):
+        return set()
+    face = master_of(record, links).face
+    return {face.mac, *(link.mac for link in uppers(face.ifindex, links))}
+
+
+def _is_foreign_wire(record: Record) -> bool:
+    return record.spec.side is Side.WIRE and not record.created

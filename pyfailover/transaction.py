@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pyfailover.datapath import abi, programs
 from pyfailover.errors import PyFailoverError, StateError
+from pyfailover.ethtool import Ethtool
 from pyfailover.journal import Journal, Record, StepData, forget_namespace
-from pyfailover.netlink import Netlink
+from pyfailover.netlink.rtnl import Netlink
 from pyfailover.place import (
     Roots,
     ensure_bpffs,
@@ -91,8 +92,8 @@ def locked_namespace(
             tests fail or kill the process from it.
     """
     pins, run = paths(roots)
-    with locked(run) as lock_fd, Netlink() as netlink:
-        host = Host(netlink, pins, open_programs(pins))
+    with locked(run) as lock_fd, Netlink() as netlink, Ethtool() as ethtool:
+        host = Host(netlink, ethtool, pins, open_programs(pins))
         namespace = Namespace(host, Journal(run), roots, lock_fd, checkpoint)
         try:
             namespace.recover()
@@ -119,8 +120,9 @@ class Namespace:
         self.host = host
         self.netlink = host.netlink
         self.journal = journal
-        self._roots = roots
-        self._scratch = paths(roots)[1] / "headers"
+        self.roots = roots
+        self.run = paths(roots)[1]
+        self._scratch = self.run / "headers"
         self._lock_fd = lock_fd
         self._checkpoint = checkpoint
 
@@ -139,9 +141,9 @@ class Namespace:
 
     def load(self, max_groups: int | None) -> None:
         """Have the programs loaded."""
-        ensure_bpffs(self._roots.pins)
+        ensure_bpffs(self.roots.pins)
         if self.host.programs is None:
-            sweep(self._roots)
+            sweep(self.roots)
         self._checkpoint("before load")
         programs.load(
             self.host.pins, max_groups, lock_fd=self._lock_fd, scratch=self._scratch
@@ -180,6 +182,17 @@ class Namespace:
         self.journal.put(record)
         self.undo(record, keep)
         self.settle()
+
+    def take_back(self, record: Record, kind: type[Step]) -> bool:
+        """Undo the steps of one kind alone; True if there were any."""
+        mine = [d for d in record.steps if d["step"] == kind.__name__]
+        for data in reversed(mine):
+            from_data(data).revert(self.host)
+            record.steps.remove(data)
+        record.committed = len(record.steps)
+        if mine:
+            self.journal.put(record)
+        return bool(mine)
 
     def undo(self, record: Record, keep: int) -> None:
         """Take back the steps beyond the first `keep`, last one first.

@@ -156,7 +156,7 @@ def test_command_killed_while_it_compiles(
     detach leaves nothing."""
     before = take(tool, pair.host)
     request.getfixturevalue("killed")
-    assert list(tool.roots.pins.glob("v1/new-*")), "it had not begun"
+    assert list(tool.roots.pins.glob("v2/new-*")), "it had not begun"
     tool.command(pair.host, "detach", "fo0")
     assert_same(before, lambda: take(tool, pair.host), where="after detach")
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from pyfailover.lab import Lab, eventually
-from pyfailover.lifecycle import Outcome
+from pyfailover.mending import Outcome
 from pyfailover.model import Side, TcMode
 from pyfailover.report import Health
 from tests.support.faults import fail_at, kill_at, labels_of

@@ -43,7 +43,7 @@ def test_what_is_not_ours_is_not_swept(pair: Duo, tool: Tool, name: str) -> None
     """Somebody's files beside the records, as when --run-root is a directory that
     others use too, stay."""
     file = tool.roots.run / name
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
     tool.create(pair.host, spec())
     assert file.read_text() == "mine"

@@ -97,14 +97,14 @@ def _programs(tool: Tool, ns: Namespace, names: Mapping[int, str]) -> Snapshot:
 
 
 def _files(tool: Tool) -> Snapshot:
-    """Pins by name, records by name and content; the lock file may stay."""
+    """Pins by name, records by name and content; lock and history may stay."""
     pins = sorted(str(path) for path in tool.roots.pins.rglob("*"))
     if tool.roots.pins.exists():
         pins.insert(0, str(tool.roots.pins))
     records = {
         str(path): path.read_text()
         for path in tool.roots.run.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in ("lock", "events.jsonl")
     }
     return {"pins": pins, "records": records}
 

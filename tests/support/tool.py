@@ -16,8 +16,8 @@ import pytest
 
 from pyfailover import cli, lifecycle, report, switching
 from pyfailover.lab import Namespace
-from pyfailover.lifecycle import Outcome
-from pyfailover.model import GroupSpec, MacPolicy, RxMode, Side, TcMode
+from pyfailover.mending import Outcome
+from pyfailover.model import GroupSpec, Side, TcMode
 from pyfailover.place import Roots
 from pyfailover.report import GroupStatus
 from pyfailover.transaction import Namespace as Locked
@@ -35,26 +35,14 @@ def spec(
     name: str = "fo0",
     primary: str | None = "eth1",
     standbys: tuple[str, ...] = ("eth2",),
-    *,
-    side: Side = Side.STACK,
-    mac: MacPolicy = MacPolicy.MATCH,
-    tc: TcMode = TcMode.AUTO,
-    rx: RxMode = RxMode.ACTIVE,
-    rx_grace_ms: int = 100,
-    bypass_filters: bool = False,
+    **settings: Any,
 ) -> GroupSpec:
-    """A group over the slaves of tests.support.topology.Duo."""
-    return GroupSpec(
-        name=name,
-        primary=primary,
-        standbys=standbys,
-        side=side,
-        mac=mac,
-        tc=tc,
-        rx=rx,
-        rx_grace_ms=rx_grace_ms,
-        bypass_filters=bypass_filters,
-    )
+    """A group over the slaves of tests.support.topology.Duo.
+
+    Args:
+        settings: fields of GroupSpec that are not at their defaults.
+    """
+    return GroupSpec(name=name, primary=primary, standbys=standbys, **settings)
 
 
 class Tool:
@@ -93,7 +81,7 @@ class Tool:
 
     def switch(
         self, ns: Namespace, slave: str, name: str = "fo0"
-    ) -> switching.Switch | None:
+    ) -> switching.Change | None:
         """`pyfailover switch`."""
         with self.locked(ns) as locked:
             return switching.switch(locked, name, slave)
@@ -116,6 +104,7 @@ class Tool:
             f"--netns={ns.name}",
             f"--pin-root={self.roots.pins}",
             f"--run-root={self.roots.run}",
+            f"--config-root={self.roots.etc}",
             *args,
         ]
 

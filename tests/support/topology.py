@@ -36,20 +36,24 @@ class Duo:
         self,
         number: int,
         *,
+        name: str | None = None,
         mac: str = MAC,
         mtu: int | None = None,
         index: int | None = None,
+        far_index: int | None = None,
     ) -> None:
-        """Make slave ethN with its far end; a hot-plug if it was there before."""
-        slave, port = f"eth{number}", f"p{number}"
+        """Make slave ethN, or of another name, with its far end; a hot-plug if it was
+        there before. For equal indexes see Lab.veth()."""
+        port = f"p{number}"
         self.lab.veth(
             self.host,
-            slave,
+            name or f"eth{number}",
             self.far,
             port,
             mac_a=mac,
             mtu=mtu,
             index_a=index,
+            index_b=far_index,
             up=False,
         )
         self.far.ip(f"link set {port} master br0 up")
