@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a host must have: rights, kernel, libraries, a compiler, a controller."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from pyfailover.datapath import hooks, libbpf
+from pyfailover.datapath.toolchain import find_headers
+from pyfailover.doctor.findings import Finding, Level, fatal
+from pyfailover.doctor.system import HOST, System, value
+from pyfailover.errors import UnsupportedError
+from pyfailover.place import Roots, controller_pid, on_bpffs
+
+_NET_ADMIN, _SYS_ADMIN, _BPF = 1 << 12, 1 << 21, 1 << 39  # linux/capability.h
+
+
+def essentials(system: System = HOST) -> list[Finding]:
+    """What there must be for anything else to be looked at."""
+    return [_rights(system), _kernel(system), _libbpf()]
+
+
+def _rights(system: System) -> Finding:
+    """What a process may: capabilities, which root may lack in a container."""
+    held = int(value(system.proc / "self/status", "CapEff", ":") or "0", 16)
+    look = Finding(what="privileges", found="all that is needed")
+    if not held & _NET_ADMIN or not held & (_BPF | _SYS_ADMIN):
+        return replace(
+            look,
+            level=Level.FATAL,
+            found="CAP_NET_ADMIN or CAP_BPF is missing",
+            cost="nothing can be attached, nor looked at here",
+            mend="run as root",
+        )
+    if not held & _SYS_ADMIN:
+        return replace(
+            look,
+            level=Level.COST,
+            found="CAP_SYS_ADMIN is missing",
+            cost="no --netns, no mounting of a bpffs, no names of foreign programs",
+            mend="run as root",
+        )
+    return look
+
+
+def _kernel(system: System) -> Finding:
+    version = _version(system.release)
+    look = Finding(what="kernel", found=system.release)
+    if version < (5, 14):
+        return replace(
+            look,
+            level=Level.FATAL,
+            cost="network namespaces cannot be told apart (SO_NETNS_COOKIE)",
+            mend="boot Linux 5.14 or later; 6.6 has all that is used",
+        )
+    if version < (6, 2):
+        return replace(
+            look,
+            level=Level.COST,
+            cost="programs cannot look at a slave's carrier themselves",
+            mend="boot Linux 6.2 or later",
+        )
+    return look
+
+
+def _version(release: str) -> tuple[int, ...]:
+    numbers = release.split("-")[0].split(".")[:2]
+    return tuple(int(number) for number in numbers if number.isdecimal())
+
+
+def _libbpf() -> Finding:
+    try:
+        libbpf.possible_cpus()
+    except UnsupportedError as exc:
+        return fatal(exc, what="libbpf", cost="nothing can be attached")
+    return Finding(what="libbpf", found="loads")
+
+
+def toolchain(system: System, *, loaded: bool) -> Iterator[Finding]:
+    """What compiling needs; programs that are loaded do without."""
+    lack = replace(
+        Finding(what="", found=""),
+        level=Level.COST if loaded else Level.FATAL,
+        cost="the programs are loaded, but could not be once more"
+        if loaded
+        else "the programs cannot be compiled",
+    )
+    if _has_bcc():
+        yield Finding(what="bcc", found="importable")
+    else:
+        yield replace(
+            lack,
+            what="bcc",
+            found="not importable from this Python",
+            mend="apt install python3-bpfcc, and a venv with --system-site-packages",
+        )
+    try:
+        build, _ = find_headers(system.release, system.modules)
+        yield Finding(what="kernel headers", found=str(build))
+    except UnsupportedError as exc:
+        found = exc.message.partition(": ")[2]
+        yield replace(lack, what="kernel headers", found=found, mend=exc.hint or "")
+
+
+def _has_bcc() -> bool:
+    """Not imported: LLVM is 130 MB. PyPI has another package of the name."""
+    spec = find_spec("bcc")
+    places = spec.submodule_search_locations if spec else None
+    return any((Path(place) / "libbcc.py").is_file() for place in places or ())
+
+
+def surroundings(roots: Roots, run: Path, system: System) -> Iterator[Finding]:
+    """What attaching and failing over go better with, or not without."""
+    if system.btf.is_file():
+        yield Finding(what="BTF", found=str(system.btf))
+    else:
+        yield Finding(
+            level=Level.COST,
+            what="BTF",
+            found=f"no {system.btf}",
+            cost="programs cannot look at a slave's carrier themselves",
+            mend="a kernel with CONFIG_DEBUG_INFO_BTF",
+        )
+    if on_bpffs(roots.pins):
+        yield Finding(what="bpffs", found=f"under {roots.pins}")
+    else:
+        yield Finding(
+            level=Level.COST,
+            what="bpffs",
+            found=f"none under {roots.pins}",
+            cost="attach has to mount one; inside 'ip netns exec' it refuses to",
+            mend="mount -t bpf bpf /sys/fs/bpf",
+        )
+    if hooks.has_tcx():
+        yield Finding(what="tcx", found="yes")
+    else:
+        yield Finding(
+            level=Level.COST,
+            what="tcx",
+            found="not in this kernel",
+            cost="clsact filters instead, which 'tc qdisc del' takes away unasked",
+            mend="boot Linux 6.6 or later",
+        )
+    yield _controller(run)
+
+
+def _controller(run: Path) -> Finding:
+    look = Finding(what="controller", found="none runs")
+    pid = controller_pid(run)
+    if pid is not None:
+        return replace(look, found=f"process {pid}")
+    return replace(
+        look,
+        level=Level.FATAL,
+        cost="a lost carrier would not be noticed, and nothing brought back",
+        mend="pyfailover run",
+    )
