@@ -2,15 +2,21 @@
 """The state of groups as values and as text; reads, locks and changes nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
+from textwrap import wrap
+from typing import Any
 
+from pyfailover.ethtool import Ethtool
 from pyfailover.journal import Journal, Record
-from pyfailover.model import Link, Role, Side, TcMode, Word
-from pyfailover.netlink import Netlink
+from pyfailover.model import IFNAME_MAX, Link, Policy, Role, Side, TcMode, Word
+from pyfailover.netlink.rtnl import Netlink
 from pyfailover.place import Roots
 from pyfailover.steps import Attach, Host, from_data
 from pyfailover.transaction import find_record, open_programs, paths
+
+_WIDTH = 80
 
 
 class Health(StrEnum):
@@ -38,6 +44,9 @@ class SlaveStatus:
     approved: bool
     attached: bool
     counters: Mapping[str, int]
+    verdict: str | None = None  # the controller's; None: there is none
+    left_s: float | None = None  # until that is another by itself
+    damped: int = 0  # times that it changed too often
 
     @property
     def link(self) -> str:
@@ -62,28 +71,73 @@ class GroupStatus:
     master_attached: bool
     active: str | None
     generation: int
-    decided_by: str  # "user" or "kernel"
+    decided_by: str  # "user" or "kernel"; "controller" if there is one to say so
     slaves: Sequence[SlaveStatus]
     counters: Mapping[str, int]
+    policy: Policy
+    pinned: str | None  # slave that the operator holds the traffic on
+    carrier: str | None = None  # what becomes of the master's
+    degraded_since: float | None = None  # unix seconds
+    trouble: str | None = None  # what the controller could not do
 
 
-def groups(roots: Roots, name: str | None = None) -> list[GroupStatus]:
-    """The groups of this namespace, or the one of that name."""
+def groups(
+    roots: Roots, name: str | None = None, controller: Mapping[str, Any] | None = None
+) -> list[GroupStatus]:
+    """The groups of this namespace, or the one of that name.
+
+    Args:
+        controller: what it says of itself, if there is one.
+    """
     pins, run = paths(roots)
     journal = Journal(run)
-    with Netlink() as netlink:
+    with Netlink() as netlink, Ethtool() as ethtool:
         if name is None:
             records = list(journal.all().values())
         else:
             found = find_record(journal, netlink, name)
             records = [] if found is None else [found]
-        host = Host(netlink, pins, open_programs(pins) if records else None)
+        host = Host(netlink, ethtool, pins, open_programs(pins) if records else None)
         try:
             links = netlink.links() if records else {}
-            return [_group(record, host, links) for record in records]
+            listed = [_group(record, host, links) for record in records]
         finally:
             if host.programs is not None:
                 host.programs.close()
+    return [_completed(group, controller) for group in listed]
+
+
+def _completed(group: GroupStatus, controller: Mapping[str, Any] | None) -> GroupStatus:
+    """With what only the controller knows."""
+    if controller is None:
+        return group
+    group = replace(group, trouble=controller["troubles"].get(group.name))
+    known = controller["groups"].get(group.name)
+    if known is None or len(known["slaves"]) != len(group.slaves):  # made anew
+        return group
+    slaves = [
+        replace(slave, **said)
+        for slave, said in zip(group.slaves, known["slaves"], strict=True)
+    ]
+    idle = any(slave.verdict not in (None, "usable") for slave in slaves)
+    worse = group.health is Health.OK and idle
+    return replace(
+        group,
+        health=Health.DEGRADED if worse else group.health,
+        slaves=slaves,
+        carrier=known["carrier"],
+        degraded_since=known["degraded_since"],
+        decided_by=known["decided_by"] or group.decided_by,
+    )
+
+
+def waiting(
+    found: Sequence[GroupStatus], controller: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Declared groups that the controller could not attach yet, and why."""
+    troubles = {} if controller is None else controller["troubles"]
+    known = {group.name for group in found}
+    return {name: why for name, why in troubles.items() if name not in known}
 
 
 def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus:
@@ -135,6 +189,8 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
         decided_by="kernel" if word.by_kernel else "user",
         slaves=slaves,
         counters=counters.group if counters else {},
+        policy=spec.policy,
+        pinned=None if record.pinned is None else slaves[record.pinned].name,
     )
 
 
@@ -154,16 +210,22 @@ def _health(
 
 def table(group: GroupStatus) -> Iterator[str]:
     """A group in lines of at most 80 columns."""
-    yield f"{group.name}: {group.health}, active {group.active or '-'}"
+    yield f"{group.name}: {group.health}, active {_short(group.active or '-')}"
     yield (
         f" {group.side} master by {group.tc}, "
         f"generation {group.generation} by {group.decided_by}"
     )
+    pinned = f", pinned to {_short(group.pinned)}" if group.pinned else ""
+    carrier = f", carrier {group.carrier}" if group.carrier else ""
+    yield f" policy {group.policy}{pinned}{carrier}"
+    if group.degraded_since is not None and group.health is not Health.OK:
+        moment = datetime.fromtimestamp(group.degraded_since, UTC).astimezone()
+        yield f" degraded since {moment:%Y-%m-%d %H:%M:%S}"
     yield _row("RANK", "SLAVE", "LINK", "STATE", "TX PACKETS", "RX PACKETS", "RX DROP")
     for slave in group.slaves:
         yield _row(
             slave.rank,
-            slave.name,
+            _short(slave.name),
             slave.link,
             _state(slave),
             *(
@@ -174,7 +236,25 @@ def table(group: GroupStatus) -> Iterator[str]:
     dropped = group.counters.get("tx_drop_no_active", 0)
     if dropped:
         yield f" {dropped} packets dropped: no active slave"
+    for slave in group.slaves:
+        yield from _remarks(slave)
     yield from _advice(group)
+
+
+def _remarks(slave: SlaveStatus) -> Iterator[str]:
+    """Why the controller does not use a slave that looks ready."""
+    if slave.left_s is not None:
+        yield f" {slave.name}: {slave.verdict}, {slave.left_s:.1f} s left"
+    elif slave.verdict == "held":
+        yield f" {slave.name}: held until 'pyfailover switch'"
+    if slave.damped:
+        times = "time" if slave.damped == 1 else "times"
+        yield f" {slave.name}: damped {slave.damped} {times} for changing too often"
+
+
+def _short(name: str) -> str:
+    """The rule of a slave that is not there may be longer than any name."""
+    return name if len(name) <= IFNAME_MAX else f"{name[: IFNAME_MAX - 1]}…"
 
 
 def _row(rank: int | str, slave: str, link: str, state: str, *numbers: object) -> str:
@@ -196,6 +276,14 @@ def _advice(group: GroupStatus) -> Iterator[str]:
     if group.master is None:
         yield f" its master is gone: 'pyfailover detach {group.name}'"
         return
+    if group.trouble is not None:
+        yield from wrap(
+            f"trouble: {group.trouble}",
+            _WIDTH,
+            initial_indent=" ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
     active = next((s for s in group.slaves if s.active), None)
     spare = next((s for s in group.slaves if s.ready and s.attached), None)
     if spare is not None and not (active and active.ready and active.attached):

@@ -28,7 +28,9 @@ def test_no_groups(pair: Duo, tool: Tool) -> None:
     done = tool.command(pair.host, "status")
     assert (done.stdout, done.stderr) == ("no groups in this network namespace\n", "")
     assert json.loads(tool.command(pair.host, "status", "--json").stdout) == {
-        "groups": []
+        "controller": False,
+        "groups": [],
+        "waiting": {},
     }
 
 
@@ -40,9 +42,10 @@ def test_table(pair: Duo, tool: Tool, tc: TcMode) -> None:
     send(pair.host, "fo0", *[ethernet(MAC, MAC, EXPERIMENTAL)] * 97)
     done = tool.command(pair.host, "status")
     assert done.stderr == WARNING
-    head, kind, columns, one, two = done.stdout.splitlines()
+    head, kind, policy, columns, one, two = done.stdout.splitlines()
     assert head == "fo0: ok, active eth1"
     assert kind == f" stack master by {tc}, generation 2 by user"
+    assert policy == " policy always"
     assert " ".join(columns.split()) == (
         "RANK SLAVE LINK STATE TX PACKETS RX PACKETS RX DROP"
     )

@@ -4,13 +4,14 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from pyfailover import __version__, cli, report
+from pyfailover import __version__, asking, cli, control, report
 from pyfailover.errors import (
     BuildError,
     ConfigError,
@@ -20,7 +21,7 @@ from pyfailover.errors import (
     StateError,
     UnsupportedError,
 )
-from pyfailover.model import Role, Side, TcMode
+from pyfailover.model import Policy, Role, Side, TcMode
 from pyfailover.report import GroupStatus, Health, SlaveStatus
 
 Main = Callable[..., tuple[int, str, str]]  # see conftest.py
@@ -57,6 +58,8 @@ def group(name: str = "fo0", health: Health = Health.OK) -> GroupStatus:
         decided_by="user",
         slaves=[slave],
         counters={},
+        policy=Policy.ALWAYS,
+        pinned=None,
     )
 
 
@@ -103,13 +106,21 @@ USAGE: Mapping[str, tuple[Sequence[str], str]] = {
     "create without a name": (["create"], "Missing argument 'NAME'"),
     "destroy without a name": (["destroy"], "Missing argument 'NAME'"),
     "switch without a name": (["switch"], "Missing argument 'MASTER'"),
-    "switch without a slave": (["switch", "fo0"], "Missing argument 'SLAVE'"),
+    "switch without a slave": (["switch", "fo0"], "Missing argument 'SLAVE|auto'"),
     "two names": (["status", "fo0", "fo1"], "unexpected extra argument"),
+    "events of two": (["events", "fo0", "fo1"], "unexpected extra argument"),
+    "a name for run": (["run", "fo0"], "unexpected extra argument"),
+    "a name for reload": (["reload", "fo0"], "unexpected extra argument"),
     "a side that is none": (["attach", "fo0", "--side", "left"], "'left'"),
-    "a policy that is none": (["attach", "fo0", "--mac", "steal"], "'steal'"),
+    "a policy for MACs that is none": (["attach", "fo0", "--mac", "steal"], "'steal'"),
+    "a policy that is none": (["attach", "fo0", "--policy", "worse"], "'worse'"),
     "a mode that is none": (["attach", "fo0", "--tc", "xdp"], "'xdp'"),
     "a rule that is none": (["attach", "fo0", "--rx", "some"], "'some'"),
     "no number": (["create", "fo0", "--rx-grace", "soon"], "'soon'"),
+    "half a millisecond": (["create", "fo0", "--up-delay", "0.5"], "'0.5'"),
+    "no events": (["events", "--last", "0"], "0 is not in the range"),
+    "a format that is none": (["run", "--log-format", "xml"], "'xml'"),
+    "no time at all": (["run", "--reconcile", "0"], "0.0 is not in the range"),
     "no groups at all": (["create", "fo0", "--max-groups", "0"], "0 is not in the"),
     "too many groups": (["create", "fo0", "--max-groups", "4097"], "4097 is not in"),
 }
@@ -140,6 +151,26 @@ BAD_GROUPS: Mapping[str, tuple[Sequence[str], str]] = {
         ["attach", "fo0", "--primary", "e", "--rx-grace", "-1"],
         "rx-grace of -1 ms is out of range",
     ),
+    "a delay of days": (
+        ["attach", "fo0", "--primary", "e", "--down-delay", "3600001"],
+        "down-delay of 3600001 ms is out of range: 0 to 3600000",
+    ),
+    "no window": (
+        ["attach", "fo0", "--primary", "e", "--flap-window", "0"],
+        "flap-window of 0 s is out of range",
+    ),
+    "too many announcements": (
+        ["attach", "fo0", "--primary", "e", "--announce-count", "256"],
+        "announce-count of 256 is out of range",
+    ),
+    "a rule that is none": (
+        ["attach", "fo0", "--primary", "colour=blue"],
+        "'colour=blue' is not a rule for a slave",
+    ),
+    "an address that is none": (
+        ["attach", "fo0", "--standby", "mac=02:00"],
+        "'02:00' is not a mac in the rule 'mac=02:00'",
+    ),
     "a namespace that is none": (
         ["--netns", "pf-no-such-namespace", "status"],
         "there is no network namespace 'pf-no-such-namespace'",
@@ -148,8 +179,11 @@ BAD_GROUPS: Mapping[str, tuple[Sequence[str], str]] = {
 
 
 @pytest.mark.parametrize(("args", "message"), BAD_GROUPS.values(), ids=BAD_GROUPS)
-def test_bad_group(main: Main, args: Sequence[str], message: str) -> None:
-    """A group that cannot be is refused before anything is looked at."""
+def test_bad_group(
+    main: Main, monkeypatch: pytest.MonkeyPatch, args: Sequence[str], message: str
+) -> None:
+    """A group that cannot be is refused before anybody is asked for it."""
+    monkeypatch.setattr(control, "ask", failing(AssertionError("asked")))
     code, out, err = main(*args)
     assert (code, out) == (2, "")
     first, *_ = err.splitlines()
@@ -268,6 +302,61 @@ def test_status(
     else:
         lines = [line for g in found for line in report.table(g)]
         assert (out.splitlines(), err) == (lines, WARNING)
+
+
+SAID: Mapping[str, Any] = {"pid": 97, "troubles": {}, "groups": {}}
+
+
+@pytest.mark.parametrize("said", [None, SAID])
+def test_status_hands_on_what_the_controller_says(
+    main: Main, monkeypatch: pytest.MonkeyPatch, said: Mapping[str, Any] | None
+) -> None:
+    """What a controller says goes into the report, and there is no warning then."""
+    asked: list[tuple[object, ...]] = []
+
+    def groups(_: object, *args: object) -> list[GroupStatus]:
+        asked.append(args)
+        return [group()]
+
+    monkeypatch.setattr(report, "groups", groups)
+    monkeypatch.setattr(asking, "status", lambda _: said)
+    assert main("status", "fo0")[2] == ("" if said else WARNING)
+    _, out, err = main("status", "--json")
+    assert json.loads(out)["controller"] is bool(said)
+    assert err == ""
+    assert asked == [("fo0", said), (None, said)]
+
+
+def test_status_as_json_is_all_that_is_known(
+    main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value of a group and of a slave is in the JSON, by its name."""
+    monkeypatch.setattr(report, "groups", lambda *_: [group()])
+    (shown,) = json.loads(main("status", "--json")[1])["groups"]
+    assert shown.keys() == {each.name for each in fields(GroupStatus)}
+    assert shown["slaves"][0].keys() == {each.name for each in fields(SlaveStatus)}
+    assert (shown["policy"], shown["pinned"]) == ("always", None)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watching(main: Main, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    """--watch shows how it is again and again, until Ctrl-C."""
+    healths = iter([Health.DOWN, Health.DEGRADED, Health.OK])
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "groups", lambda *_: [group(health=next(healths))])
+    monkeypatch.setattr("time.sleep", sleep)
+    code, out, _ = main("status", "--watch", *(["--json"] if as_json else []))
+    assert code == 130
+    assert pauses == [1, 1, 1]
+    words = ['"down"', '"degraded"', '"ok"'] if as_json else ["down", "degraded", "ok"]
+    places = [out.index(word) for word in words]
+    assert places == sorted(places)
 
 
 def test_status_of_nobody(main: Main, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ Records are real; links, programs and attachments are as the test says.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from pyfailover import report
 from pyfailover.datapath.abi import GroupCounter, RxRule, SlaveCounter
 from pyfailover.datapath.programs import Counters
 from pyfailover.journal import Journal, Record
-from pyfailover.model import GroupSpec, Hook, Link, Role, Side, TcMode, Word
+from pyfailover.model import GroupSpec, Hook, Link, Policy, Role, Side, TcMode, Word
 from pyfailover.place import Roots
 from pyfailover.report import GroupStatus, Health, SlaveStatus, groups, table
 from pyfailover.steps import Attach, Host, MakeVeth, OpenGroup, Seat, Step, to_data
@@ -38,6 +39,8 @@ class Scene:
     master: Link | None = GOOD
     attached: bool = True  # the group
     loaded: bool = True  # the programs
+    pinned: int | None = None
+    policy: Policy = Policy.ALWAYS
     health: Health
     advice: Sequence[str] = ()
 
@@ -166,14 +169,16 @@ class FakeNetlink:
         return self.found
 
 
-Stage = Callable[[Scene], list[GroupStatus]]
+Stage = Callable[..., list[GroupStatus]]
 
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Have groups() see a scene."""
 
-    def see(scene: Scene) -> list[GroupStatus]:
+    def see(
+        scene: Scene, controller: Mapping[str, Any] | None = None
+    ) -> list[GroupStatus]:
         word = Word(generation=97, active=scene.active, approved=0b11)
         programs = FakePrograms(word) if scene.loaded else None
         netlink = FakeNetlink(links(scene))
@@ -187,7 +192,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
         monkeypatch.setattr(report, "Netlink", lambda: netlink)
         monkeypatch.setattr(Attach, "intact", is_intact)
         Journal(tmp_path).put(record(scene))
-        return groups(Roots())
+        return groups(Roots(), None, controller)
 
     return see
 
@@ -206,7 +211,9 @@ def links(scene: Scene) -> dict[int, Link]:
 def record(scene: Scene) -> Record:
     """What was written when the group of a scene was attached."""
     names = [f"eth{n}" for n in range(len(scene.slaves))]
-    spec = GroupSpec(name="fo0", primary=names[0], standbys=tuple(names[1:]))
+    spec = GroupSpec(
+        name="fo0", primary=names[0], standbys=tuple(names[1:]), policy=scene.policy
+    )
     made = MakeVeth(
         name="fo0", low="fo0-low", mac="02::1", low_mac="02::2", mtu=1500, queues=1
     )
@@ -226,7 +233,14 @@ def record(scene: Scene) -> Record:
             )
         )
     data = [to_data(step) for step in steps]
-    return Record(spec=spec, index=5, tc=TcMode.TCX, steps=data, committed=len(data))
+    return Record(
+        spec=spec,
+        index=5,
+        tc=TcMode.TCX,
+        steps=data,
+        committed=len(data),
+        pinned=scene.pinned,
+    )
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.description)
@@ -234,7 +248,7 @@ def test_health_and_advice(stage: Stage, scene: Scene) -> None:
     """A group is as healthy as its traffic, and what can be done is said."""
     (group,) = stage(scene)
     assert group.health is scene.health
-    shown = list(table(group))[3 + len(scene.slaves) :]
+    shown = list(table(group))[4 + len(scene.slaves) :]
     dropped = [" 7 packets dropped: no active slave"]
     counted = dropped if scene.attached and scene.loaded else []
     assert shown == [*counted, *scene.advice]
@@ -251,6 +265,7 @@ def test_values(stage: Stage) -> None:
     (group,) = stage(scene)
     assert (group.name, group.master, group.active) == ("fo0", "fo0", "eth1")
     assert (group.generation, group.decided_by, group.created) == (97, "user", True)
+    assert (group.policy, group.pinned) == ("always", None)
     assert [
         (s.slot, s.rank, s.role, s.name, s.ifindex, s.link, s.active, s.approved)
         for s in group.slaves
@@ -274,6 +289,188 @@ def test_one_group_or_none(stage: Stage, tmp_path: Path) -> None:
     assert groups(Roots(), "fo2") == []
 
 
+# --- what the controller knows --------------------------------------------
+
+Said = tuple[str, float | None, int]  # verdict, left_s, damped
+USABLE: Said = ("usable", None, 0)
+SINCE = 1795590091.5  # 2026-11-25T07:01:31 UTC
+
+
+def answer(
+    *slaves: Said,
+    trouble: str | None = None,
+    since: float | None = None,
+    by: str | None = None,
+) -> dict[str, Any]:
+    """What a controller says of itself and of fo0."""
+    known = {
+        "decided_by": by,
+        "policy": "always",
+        "pinned": None,
+        "usable": 2,
+        "slaves": [
+            {"verdict": verdict, "left_s": left_s, "damped": damped}
+            for verdict, left_s, damped in slaves
+        ],
+        "carrier": "follows",
+        "degraded_since": since,
+    }
+    return {
+        "pid": 97,
+        "troubles": {"fo7": "another's"} | ({"fo0": trouble} if trouble else {}),
+        "groups": {"fo0": known},
+    }
+
+
+def test_without_a_controller(stage: Stage) -> None:
+    """Nobody judges the slaves, and what only a controller does is not told."""
+    (group,) = stage(SCENES[0])
+    assert [(s.verdict, s.left_s, s.damped) for s in group.slaves] == [
+        (None, None, 0)
+    ] * 2
+    assert (group.carrier, group.degraded_since, group.trouble) == (None, None, None)
+    assert list(table(group))[2] == " policy always"
+
+
+def test_with_a_controller(stage: Stage) -> None:
+    """What it knows is told beside what the kernel says, each slave's with it."""
+    said = answer(USABLE, ("damped", 7.25, 3), trouble="no luck", since=SINCE)
+    (group,) = stage(SCENES[0], said)
+    assert [(s.name, s.verdict, s.left_s, s.damped) for s in group.slaves] == [
+        ("eth0", "usable", None, 0),
+        ("eth1", "damped", 7.25, 3),
+    ]
+    assert (group.carrier, group.degraded_since) == ("follows", SINCE)
+    assert group.trouble == "no luck"
+    assert group.slaves[1].counters["tx_packets"] == 101
+
+
+@pytest.mark.parametrize(
+    ("by", "shown"),
+    [("controller", "controller"), ("kernel", "kernel"), (None, "user")],
+)
+def test_who_decided(stage: Stage, by: str | None, shown: str) -> None:
+    """A controller knows better than the word who changed it, if it saw that."""
+    (group,) = stage(SCENES[0], answer(USABLE, USABLE, by=by))
+    assert group.decided_by == shown
+    assert list(table(group))[1].endswith(f"generation 97 by {shown}")
+
+
+def test_controller_that_does_not_know_the_group(stage: Stage) -> None:
+    """A group that it could not attach has its trouble told, and no more."""
+    said = {"troubles": {"fo0": "its slave is lo"}, "groups": {}}
+    (group,) = stage(SCENES[0], said)
+    assert (group.trouble, group.carrier) == ("its slave is lo", None)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_group_that_was_made_anew_meanwhile(stage: Stage, count: int) -> None:
+    """What is known of other slaves than those that there are now is left out."""
+    (group,) = stage(SCENES[0], answer(*[USABLE] * count))
+    assert [(s.name, s.verdict) for s in group.slaves] == [
+        ("eth0", None),
+        ("eth1", None),
+    ]
+    assert group.carrier is None
+
+
+def test_pin_and_policy(stage: Stage) -> None:
+    """The slave that the operator wants is told by name, with the policy."""
+    scene = Scene(
+        description="", pinned=1, policy=Policy.FAILURE, active=1, health=Health.OK
+    )
+    (group,) = stage(scene, answer(USABLE, USABLE))
+    assert (group.policy, group.pinned) == ("failure", "eth1")
+    assert list(table(group))[2] == (" policy failure, pinned to eth1, carrier follows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """What a controller says, and the lines below the slaves for it."""
+
+    description: str
+    first: Said = USABLE
+    second: Said = USABLE
+    trouble: str | None = None
+    lines: Sequence[str] = ()
+
+
+REMARKS = [
+    Remark(description="all is well"),
+    Remark(
+        description="not ready speaks for itself",
+        second=("not ready", None, 0),
+    ),
+    Remark(
+        description="up delay",
+        second=("up delay", 2.349, 0),
+        lines=[" eth1: up delay, 2.3 s left"],
+    ),
+    Remark(
+        description="down delay",
+        first=("down delay", 0.0, 0),
+        lines=[" eth0: down delay, 0.0 s left"],
+    ),
+    Remark(
+        description="damped",
+        second=("damped", 40.0, 3),
+        lines=[
+            " eth1: damped, 40.0 s left",
+            " eth1: damped 3 times for changing too often",
+        ],
+    ),
+    Remark(
+        description="was damped once",
+        first=("usable", None, 1),
+        lines=[" eth0: damped 1 time for changing too often"],
+    ),
+    Remark(
+        description="held",
+        first=("held", None, 0),
+        lines=[" eth0: held until 'pyfailover switch'"],
+    ),
+    Remark(
+        description="trouble",
+        trouble="cannot use 'eth1' as a slave",
+        lines=[" trouble: cannot use 'eth1' as a slave"],
+    ),
+]
+
+
+@pytest.mark.parametrize("remark", REMARKS, ids=lambda remark: remark.description)
+def test_remarks(stage: Stage, remark: Remark) -> None:
+    """Why the controller does not use a slave is said, and for how long yet."""
+    said = answer(remark.first, remark.second, trouble=remark.trouble)
+    (group,) = stage(SCENES[0], said)
+    _, *shown = list(table(group))[3 + len(group.slaves) :]
+    assert shown == [" 7 packets dropped: no active slave", *remark.lines]
+
+
+@pytest.mark.usefixtures("summer")
+@pytest.mark.parametrize(
+    ("slaves", "since", "lines"),
+    [
+        ([GOOD, CUT], SINCE, [" degraded since 2026-11-25 08:01:31"]),
+        ([GOOD, CUT], None, []),
+        ([CUT, CUT], SINCE, [" degraded since 2026-11-25 08:01:31"]),
+        ([GOOD, GOOD], SINCE, []),  # it became whole this moment
+    ],
+)
+def test_degraded_since(
+    stage: Stage,
+    slaves: Sequence[Link | None],
+    since: float | None,
+    lines: Sequence[str],
+) -> None:
+    """Since when there is no redundancy is said in local time, while there is none."""
+    scene = Scene(description="", slaves=slaves, health=Health.OK)
+    (group,) = stage(scene, answer(USABLE, USABLE, since=since))
+    assert [line for line in table(group) if "since" in line] == lines
+
+
+# --- how it reads ---------------------------------------------------------
+
+
 def widest(health: Health, side: Side, tc: TcMode, *, attached: bool) -> GroupStatus:
     """A group in which every word and number is as long as it can be."""
     name, *slaves = LONG
@@ -292,6 +489,9 @@ def widest(health: Health, side: Side, tc: TcMode, *, attached: bool) -> GroupSt
             approved=True,
             attached=attached,
             counters=counters,
+            verdict="down delay",
+            left_s=3600.0,
+            damped=2**31 - 1,
         )
         for slot, slave in enumerate(slaves)
     ]
@@ -305,9 +505,14 @@ def widest(health: Health, side: Side, tc: TcMode, *, attached: bool) -> GroupSt
         master_attached=attached,
         active=slaves[1],
         generation=2**32 - 1,
-        decided_by="kernel",
+        decided_by="controller",
         slaves=status,
         counters={c.name.lower(): WIDEST_COUNTER for c in GroupCounter},
+        policy=Policy.FAILURE,
+        pinned=slaves[0],
+        carrier="not available",
+        degraded_since=SINCE,
+        trouble=f"cannot attach '{name}': " + "for many a reason " * 20,
     )
 
 
@@ -324,8 +529,22 @@ def test_lines_are_short(health: Health, attached: bool) -> None:
 def test_columns_are_straight() -> None:
     """Slaves with the longest names and numbers stand below their headings."""
     group = widest(Health.OK, Side.WIRE, TcMode.TCX, attached=True)
-    _, _, heading, *rows = table(group)
+    _, _, _, heading, *rows = table(group)
     for row in rows[:2]:
         assert len(row) == len(heading)
         assert row[heading.index("SLAVE") :].startswith(LONG[1:])
         assert row[: heading.index("TX PACKETS") + 10].endswith("999999")
+
+
+@pytest.mark.parametrize("slave", ["driver=mlx5_core,pci=0000:03:00.1", "é" * 15])
+def test_slave_that_is_not_there(slave: str) -> None:
+    """The rule of a slave that is not there is cut to the width of a name."""
+    good = widest(Health.OK, Side.WIRE, TcMode.TCX, attached=True)
+    slaves = [replace(good.slaves[0], name=slave), good.slaves[1]]
+    group = replace(good, slaves=slaves, active=slave, pinned=slave, trouble=None)
+    head, _, policy, heading, *rows = table(group)
+    shown = slave if len(slave) == 15 else f"{slave[:14]}…"
+    assert head.endswith(f", active {shown}")
+    assert f"pinned to {shown}," in policy
+    assert len(rows[0]) == len(heading)
+    assert rows[0][heading.index("SLAVE") :].startswith(f"{shown} up")
