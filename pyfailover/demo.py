@@ -1,29 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, shown on namespaces made for it: traffic through a master,
-moved from slave to slave and counted packet by packet.
+"""The main job, shown on namespaces made for it: a real controller fails a
+master's traffic over, and every packet is counted.
 
-Prints as it goes, and a table at the end.
+Shows what happens as it happens, and a table at the end. The slaves' links have
+equal ifindexes at both ends: the kernel then tells of a lost carrier as it does
+for a NIC, late if another link event was not long ago.
 """
 
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
 
-from pyfailover import lifecycle, report, switching
+from pyfailover import asking, control, report
+from pyfailover.commands import Wish
+from pyfailover.errors import PyFailoverError
+from pyfailover.history import Kind, from_data
 from pyfailover.lab import Lab, eventually, scratch_roots
 from pyfailover.model import GroupSpec
 from pyfailover.place import Roots
 from pyfailover.traffic import Outcome, Received, Sent, TcpStream, UdpStream, account
-from pyfailover.transaction import locked_namespace
+from pyfailover.transaction import paths
 
 _RATE = 10_000  # packets a second, each way
 _TCP_RATE = 20e6  # bytes a second
-_AFTER = 5_000  # packets each way that an event is watched for
+_AFTER = 7_000  # packets each way that an event is watched for
 _MASTER = "fo0"
 _HOST4, _FAR4 = "192.0.2.1", "192.0.2.2"
 _HOST6, _FAR6 = "2001:db8::1", "2001:db8::2"
 _MAC = "02:00:5e:10:00:01"
+# A switch (here: the far bridge) takes up to a second to use a port that has its
+# carrier back; to return before that would lose what is sent meanwhile.
+_SPEC = GroupSpec(name=_MASTER, primary="eth1", standbys=("eth2",), up_delay_ms=1200)
+_PATIENCE_S = 15.0
 
 _PICTURE = f"""\
   host                                far
@@ -32,15 +46,26 @@ _PICTURE = f"""\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Act:
+    """Something that happens to the host."""
+
     what: str
+    do: Callable[[], None]
+    carrier: str  # the slave that should carry the traffic then
+    harmless: bool  # no slave dies: not one packet may be lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Event:
+    act: _Act
+    carried: str | None
     start_ns: int
     end_ns: int
 
 
 class Demo:
-    """One run: topology, streams, events."""
+    """One run: topology, controller, streams, events."""
 
     def __init__(self, lab: Lab, roots: Roots) -> None:
         self._lab = lab
@@ -48,99 +73,173 @@ class Demo:
         self._host = lab.namespace("host")
         self._far = lab.namespace("far")
         self._events: list[_Event] = []
+        self._daemon: subprocess.Popen[bytes] | None = None
         lab.bridge(self._far, "br0")
         for number in (1, 2):
             self._plug(number)
         lab.address(self._far, "br0", f"{_FAR4}/24", f"{_FAR6}/64")
 
     def run(self) -> bool:
-        """Show everything; returns whether not one packet was lost."""
+        """Show everything; returns whether all went as it should."""
         print(_PICTURE)
         print(f"host is namespace {self._host.name}, far is {self._far.name}")
-        self._attach()
+        try:
+            self._start()
+            with self._host.enter():
+                asking.attach(self._roots, Wish(spec=_SPEC, create=True))
+            return self._under_traffic()
+        finally:
+            if self._daemon is not None:
+                self._daemon.kill()
+                self._daemon.wait()
+
+    def _under_traffic(self) -> bool:
         self._lab.address(self._host, _MASTER, f"{_HOST4}/24", f"{_HOST6}/64")
         print(
             f"numbered UDP both ways at {_RATE:,} packets a second, "
-            f"TCP at {_TCP_RATE / 1e6:.0f} MB a second"
+            f"TCP at {_TCP_RATE / 1e6:.0f} MB a second\n"
         )
         out = UdpStream(self._host, self._far, _HOST4, _FAR4, port=9001, rate=_RATE)
         back = UdpStream(self._far, self._host, _FAR4, _HOST4, port=9002, rate=_RATE)
         tcp = TcpStream(self._host, self._far, _HOST6, _FAR6, rate=_TCP_RATE)
         with out, back, tcp:
-            self._play(out, back)
+            for act in self._acts():
+                self._play(act, out, back)
             streams = [out.stop(), back.stop()]
             bulk = tcp.stop()
         self._status()
-        lost = self._table(streams, bulk.gap_s)
+        good = self._table(streams, bulk.gap_s)
         print(
             f"TCP: {bulk.received / 1e6:.0f} MB, "
             f"{'intact' if bulk.intact else 'DAMAGED'}"
         )
-        return bulk.intact and not lost
+        return bulk.intact and good
 
-    def _play(self, out: UdpStream, back: UdpStream) -> None:
-        for what, act in (
-            ("nothing, for comparison", lambda: None),
-            ("switch to eth2", lambda: self._switch("eth2")),
-            ("switch to eth1", lambda: self._switch("eth1")),
-            ("ten switches in a row", self._to_and_fro),
-            ("delete eth2, the standby", lambda: self._unplug(2)),
-            ("re-create eth2, attach again", lambda: self._replug(2)),
-            ("switch to eth2", lambda: self._switch("eth2")),
-            ("delete eth1, the primary", lambda: self._unplug(1)),
-            ("re-create eth1, attach again", lambda: self._replug(1)),
-            ("switch to eth1", lambda: self._switch("eth1")),
+    def _acts(self) -> Iterator[_Act]:
+        for what, do, carrier, harmless in (
+            ("nothing, for comparison", lambda: None, "eth1", True),
+            ("eth1 loses its carrier", self._cut, "eth2", False),
+            ("eth1 has it back", self._restore, "eth1", True),
+            ("eth1 is unplugged", self._unplug, "eth2", False),
+            ("eth1 is plugged in again", self._replug, "eth1", True),
+            ("... and cut after a link event", self._cut_late, "eth2", False),
+            ("eth1 has it back", self._restore, "eth1", True),
+            ("switch to eth2", lambda: self._switch("eth2"), "eth2", True),
+            ("switch to auto", lambda: self._switch(None), "eth1", True),
+            ("the controller is killed", self._kill, "eth1", True),
+            ("the controller is started", self._start, "eth1", True),
         ):
-            print(f"  {what}")
-            self._watch(what, act, out, back)
+            yield _Act(what=what, do=do, carrier=carrier, harmless=harmless)
 
-    def _watch(
-        self, what: str, act: Callable[[], None], out: UdpStream, back: UdpStream
-    ) -> None:
-        """Do something and let the streams run on for a while."""
-        start = time.monotonic_ns()
-        act()
-        done_out, done_back = out.sent + _AFTER, back.sent + _AFTER
+    def _play(self, act: _Act, out: UdpStream, back: UdpStream) -> None:
+        """Do it, and watch what becomes of the traffic."""
+        print(f"{act.what}:")
+        start_ns = time.monotonic_ns()
+        act.do()
+        self._wait_for(act.carrier)
+        flowing_ns = time.monotonic_ns()
+        goals = [(stream, stream.received + _AFTER) for stream in (out, back)]
         eventually(
-            lambda: out.sent >= done_out and back.sent >= done_back,
-            timeout=30.0,
-            what=what,
+            lambda: all(stream.received >= goal for stream, goal in goals),
+            timeout=_PATIENCE_S,
+            what=f"traffic after '{act.what}'",
         )
-        self._events.append(_Event(what, start, time.monotonic_ns()))
+        end_ns = time.monotonic_ns()
+        carried = self._active()
+        rates = [
+            (stream.received - goal + _AFTER) / (end_ns - flowing_ns) * 1e9
+            for stream, goal in goals
+        ]
+        print(
+            f"    {carried} carries {rates[0]:,.0f} packets a second out, "
+            f"{rates[1]:,.0f} in"
+        )
+        self._events.append(
+            _Event(act=act, carried=carried, start_ns=start_ns, end_ns=end_ns)
+        )
 
-    # --- what is done -----------------------------------------------------
+    def _wait_for(self, slave: str) -> None:
+        eventually(
+            lambda: self._active() == slave,
+            timeout=_PATIENCE_S,
+            what=f"'{slave}' to carry the traffic",
+        )
+
+    def _active(self) -> str | None:
+        with self._host.enter():
+            (group,) = report.groups(self._roots, _MASTER)
+        return group.active
+
+    # --- what happens -----------------------------------------------------
 
     def _plug(self, number: int) -> None:
         slave, port = f"eth{number}", f"p{number}"
-        self._lab.veth(self._host, slave, self._far, port, mac_a=_MAC, up=False)
+        index = 100 + number
+        self._lab.veth(
+            self._host,
+            slave,
+            self._far,
+            port,
+            mac_a=_MAC,
+            index_a=index,
+            index_b=index,
+            up=False,
+        )
         self._far.ip(f"link set {port} master br0 up")
 
-    def _unplug(self, number: int) -> None:
-        self._host.ip(f"link del eth{number}")
+    def _cut(self) -> None:
+        self._far.ip("link set p1 down")
 
-    def _replug(self, number: int) -> None:
-        self._plug(number)
-        self._attach()
+    def _cut_late(self) -> None:
+        self._far.batch("link set br0 alias event", "link set p1 down")
 
-    def _attach(self) -> None:
-        spec = GroupSpec(name=_MASTER, primary="eth1", standbys=("eth2",))
-        with self._host.enter(), locked_namespace(self._roots) as namespace:
-            lifecycle.create(namespace, spec)
+    def _restore(self) -> None:
+        self._far.ip("link set p1 up")
 
-    def _switch(self, slave: str) -> None:
-        with self._host.enter(), locked_namespace(self._roots) as namespace:
-            switching.switch(namespace, _MASTER, slave)
+    def _unplug(self) -> None:
+        self._host.ip("link del eth1")
 
-    def _to_and_fro(self) -> None:
-        for slave in ("eth2", "eth1") * 5:
-            self._switch(slave)
+    def _replug(self) -> None:
+        self._plug(1)
+
+    def _switch(self, slave: str | None) -> None:
+        with self._host.enter():
+            asking.switch(self._roots, _MASTER, slave)
+
+    def _kill(self) -> None:
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGKILL)
+        self._daemon.wait()
+
+    def _start(self) -> None:
+        """Start a controller, and show what it tells."""
+        self._daemon = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pyfailover", f"--netns={self._host.name}"),
+                f"--pin-root={self._roots.pins}",
+                f"--run-root={self._roots.run}",
+                f"--config-root={self._roots.etc}",
+                "run",
+            ],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(self._answers, timeout=_PATIENCE_S, what="the controller")
+        with self._host.enter():
+            run = paths(self._roots)[1]
+        Thread(target=_show, args=(run,), daemon=True).start()
+
+    def _answers(self) -> bool:
+        with self._host.enter():
+            return asking.status(self._roots) is not None
 
     # --- what is shown ----------------------------------------------------
 
     def _status(self) -> None:
         print()
         with self._host.enter():
-            for group in report.groups(self._roots):
+            served = asking.status(self._roots)
+            for group in report.groups(self._roots, controller=served):
                 for line in report.table(group):
                     print(line)
         print()
@@ -149,30 +248,52 @@ class Demo:
         self,
         streams: list[tuple[Sent, Received]],
         tcp_gap_s: Callable[[int, int], float],
-    ) -> int:
-        """A line for each event; returns how many packets were lost in all."""
+    ) -> bool:
+        """A line for each event; returns whether all were as they should be."""
         print(
-            f"{'event':<29} {'sent':>6} {'lost':>5} {'dup':>4} {'reord':>5} "
-            f"{'gap ms':>7} {'TCP gap ms':>10}"
+            f"{'event':<31} {'carries':<7} {'sent':>6} {'lost':>5} {'dup':>4} "
+            f"{'reord':>5} {'gap ms':>7} {'TCP gap':>7}"
         )
-        lost = 0
+        good = True
         for event in self._events:
             found = [
                 account(sent, received, event.start_ns, event.end_ns)
                 for sent, received in streams
             ]
-            lost += sum(outcome.lost for outcome in found)
+            lost = sum(outcome.lost for outcome in found)
+            good &= event.carried == event.act.carrier
+            good &= not (lost and event.act.harmless)
             print(_line(event, found, tcp_gap_s(event.start_ns, event.end_ns)))
-        return lost
+        return good
+
+
+def _show(run: Path) -> None:
+    """What a controller tells, line by line, until it ends."""
+    with suppress(PyFailoverError):
+        for data in control.watch(run):
+            event = from_data(data)
+            moved = f" {event.before or '-'} -> {event.after or '-'}"
+            what = moved if event.kind is Kind.SWITCH else f" {event.after or ''}"
+            took = "" if event.took_s is None else f" in {event.took_s * 1e3:.1f} ms"
+            why = f" ({event.reason}, by {event.by}){took}"
+            told = f"{event.kind}{what.rstrip()}"
+            print(f"    {told}{why if event.kind is Kind.SWITCH else ''}")
 
 
 def _line(event: _Event, found: list[Outcome], tcp_gap_s: float) -> str:
     return (
-        f"{event.what:<29} {sum(o.sent for o in found):>6} "
-        f"{sum(o.lost for o in found):>5} {sum(o.duplicated for o in found):>4} "
-        f"{sum(o.reordered for o in found):>5} "
-        f"{max(o.gap_s for o in found) * 1e3:>7.1f} {tcp_gap_s * 1e3:>10.1f}"
+        f"{event.act.what:<31} {event.carried or '-':<7} "
+        f"{sum(o.sent for o in found):>6} {sum(o.lost for o in found):>5} "
+        f"{sum(o.duplicated for o in found):>4} {sum(o.reordered for o in found):>5} "
+        f"{max(o.gap_s for o in found) * 1e3:>7.1f} {tcp_gap_s * 1e3:>7.1f}"
     )
+
+
+@contextmanager
+def _line_buffered() -> Iterator[None]:
+    """Also into a pipe: who waits for a line gets it when it is due."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    yield
 
 
 def run(roots: Roots) -> bool:
@@ -182,9 +303,8 @@ def run(roots: Roots) -> bool:
         roots: of the installation; the demo's pins are beside, not among them.
 
     Returns:
-        Whether not one packet was lost.
+        Whether every event ended on the right slave, and nothing was lost where no
+        slave died.
     """
-    # Also into a pipe: who waits for a line gets it when it is due.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    with Lab() as lab, scratch_roots(roots.pins) as own:
+    with _line_buffered(), Lab() as lab, scratch_roots(roots.pins) as own:
         return Demo(lab, own).run()
