@@ -133,7 +133,8 @@ groups=$(pyfailover status --yaml | jq .groups)
 python3 -m pyfailover create fo0 --primry eth0
 ```
 ```ini
-ExecStart=/usr/sbin/pyfailover run
+ExecStart=/usr/sbin/pyfailover run --foreground
+ExecStart=/usr/sbin/pyfailover --netns lab run
 ```
 ```python
 from pyfailover import frob
@@ -162,8 +163,8 @@ def test_the_checker(judge: Judge) -> None:
         "switch fo0",
         "status --yaml",
         "create fo0 --primry eth0",
-        "run",
+        "run --foreground",
     ]
     assert "No such command 'frob'" in wrong[0]
     assert "--primry" in wrong[-2]
-    assert sum(1 for _ in spoken(MADE_UP)) == 11 + 4
+    assert sum(1 for _ in spoken(MADE_UP)) == 11 + 5
