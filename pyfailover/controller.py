@@ -136,7 +136,11 @@ class Controller:
             log_event(log, logging.INFO, "ready", groups=len(kept.keepers))
             await self._stop.wait()
             self._service.stopping()
-            await kept.jobs.do(upkeep.give_back_carriers)
+            kept.jobs.drop()
+            try:
+                await kept.jobs.do(upkeep.give_back_carriers)
+            except PyFailoverError as exc:  # the next controller's start does it
+                log_event(log, logging.ERROR, "carriers not given back", error=exc)
             for keeper in kept.keepers.values():
                 keeper.leave()
             for task in forever:

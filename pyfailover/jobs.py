@@ -125,6 +125,11 @@ class Jobs:
             if key[1] == name and what in (None, key[0]):
                 del self._troubles[key]
 
+    def drop(self) -> None:
+        """Leave undone what has not begun; who waits for it is cancelled."""
+        while not self._queue.empty():
+            self._queue.get_nowait()[2].cancel()
+
     async def work(self) -> None:
         """Do what is asked for, for ever."""
         while True:

@@ -506,3 +506,31 @@ def test_bug(play: Play, caplog: pytest.LogCaptureFixture, where: str) -> None:
     assert record_.getMessage() == "work on 'fo0' failed: mend"
     assert record_.exc_info is not None
     assert "of ours" in str(record_.exc_info[1])
+
+
+def test_what_has_not_begun_is_dropped(place: Place, play: Play) -> None:
+    """At the end only the work that is under way is waited for; who waits for other
+    work is cancelled, and what is asked for afterwards is done."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first(_: Namespace) -> str:
+        begun.set()
+        assert go_on.wait(30)
+        return "done"
+
+    async def scene(jobs: Jobs) -> None:
+        running = asyncio.create_task(jobs.do(first))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting = asyncio.create_task(jobs.do(says("never")))
+        await asyncio.sleep(0)
+        jobs.start("mend", "fo0", says("never"))
+        await asyncio.sleep(0)
+        jobs.drop()
+        go_on.set()
+        assert await running == "done"
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert await jobs.do(says("last")) == "last"
+
+    play(scene)
+    assert len(place.held) == 2
