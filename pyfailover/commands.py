@@ -5,7 +5,6 @@ Done under the namespace's lock, by the controller if there is one, else by the
 command itself.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,8 +16,6 @@ from pyfailover.journal import Record
 from pyfailover.mending import Outcome, refuse_change, retune
 from pyfailover.model import GroupSpec
 from pyfailover.transaction import Namespace
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

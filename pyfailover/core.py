@@ -180,6 +180,20 @@ def verdict(group: Group, slot: int, now: float) -> Verdict:
     return Verdict.USABLE
 
 
+def ends_at(group: Group, slot: int, verdict: Verdict) -> float | None:
+    """When a verdict on a slave becomes another by itself; None: never."""
+    state, spec = group.slots[slot], group.spec
+    match verdict:
+        case Verdict.UP_DELAY:
+            return state.since + spec.up_delay_ms / 1000
+        case Verdict.DOWN_DELAY:
+            return state.since + spec.down_delay_ms / 1000
+        case Verdict.DAMPED:
+            return state.out_until
+        case _:
+            return None
+
+
 def decide(group: Group, now: float) -> Decision:
     """Which word should be in force.
 
@@ -337,12 +351,5 @@ def _reason(group: Group, verdicts: list[Verdict], active: int | None) -> Reason
 
 def _wake_at(group: Group, verdicts: list[Verdict]) -> float | None:
     """The first moment at which a verdict becomes another by itself."""
-    spec, moments = group.spec, []
-    for slot, each in zip(group.slots, verdicts, strict=True):
-        if each is Verdict.UP_DELAY:
-            moments.append(slot.since + spec.up_delay_ms / 1000)
-        elif each is Verdict.DOWN_DELAY:
-            moments.append(slot.since + spec.down_delay_ms / 1000)
-        elif each is Verdict.DAMPED:
-            moments.append(slot.out_until)
-    return min(moments, default=None)
+    ends = (ends_at(group, slot, each) for slot, each in enumerate(verdicts))
+    return min((end for end in ends if end is not None), default=None)

@@ -17,7 +17,7 @@ from pyfailover.announce import (
     announcements,
     others,
 )
-from pyfailover.core import Sight, Verdict
+from pyfailover.core import Sight
 from pyfailover.datapath.programs import ProgramSet
 from pyfailover.errors import StateError
 from pyfailover.ethtool import Ethtool
@@ -104,24 +104,12 @@ class Keeper:
         """Of the slaves, by slot."""
         return slave_names(self.record, self._view.links)
 
-    @property
-    def whole(self) -> bool:
-        """Whether every slave could carry traffic."""
-        return self.usable == len(self._group.slots)
-
     def face(self) -> Link | None:
         """The interface that the user talks through."""
         try:
             return master_of(self.record, self._view.links).face
         except StateError:
             return None
-
-    def slot_of(self, ifindex: int) -> int | None:
-        """The slot that an interface has."""
-        for slot, seated in self.record.slaves.items():
-            if seated == ifindex:
-                return slot
-        return None
 
     def vacant(self) -> list[str]:
         """Rules of the slots whose slave is not there."""
@@ -345,15 +333,10 @@ class Keeper:
         }
 
     def _slave_status(self, slot: int, now: float) -> dict[str, object]:
-        state, spec = self._group.slots[slot], self.record.spec
         verdict = core.verdict(self._group, slot, now)
-        ends = {
-            Verdict.UP_DELAY: state.since + spec.up_delay_ms / 1000,
-            Verdict.DOWN_DELAY: state.since + spec.down_delay_ms / 1000,
-            Verdict.DAMPED: state.out_until,
-        }.get(verdict)
+        ends = core.ends_at(self._group, slot, verdict)
         return {
             "verdict": verdict,
             "left_s": None if ends is None else round(max(0.0, ends - now), 3),
-            "damped": state.damped,
+            "damped": self._group.slots[slot].damped,
         }

@@ -122,7 +122,7 @@ class Kept:
         self.jobs.start(
             "carrier?",
             name,
-            partial(_can_take_carrier, name),
+            lambda namespace: upkeep.can_take_carrier(namespace, name),
             partial(self._learn_carrier, name),
         )
 
@@ -283,7 +283,7 @@ class Kept:
             self.jobs.start(
                 "carrier",
                 name,
-                partial(_set_carrier, name, on),
+                lambda namespace: upkeep.set_carrier(namespace, name, on=on),
                 partial(self._tell_carrier, name, on),
             )
 
@@ -302,7 +302,9 @@ class Kept:
             self._last_mtu.pop(name, None)
         elif self._last_mtu.get(name) != face.mtu:
             self._last_mtu[name] = face.mtu  # once for each
-            self.jobs.start("mtu", name, partial(_follow_mtu, name))
+            self.jobs.start(
+                "mtu", name, lambda namespace: upkeep.follow_mtu(namespace, name)
+            )
 
     def mend(self, keeper: Keeper) -> None:
         """Have a group made whole, as far as can be."""
@@ -310,7 +312,7 @@ class Kept:
         self.jobs.start(
             f"mend {sorted(lost)}",
             name,
-            partial(_mend, name, lost),
+            lambda namespace: upkeep.mend(namespace, name, lost),
             partial(self._tell_mended, name),
         )
 
@@ -387,8 +389,11 @@ class Kept:
             slave=old.name,
             to=link.name,
         )
-        job = partial(_set_up_again, link.ifindex)
-        self.jobs.start(f"rename {link.ifindex}", keeper.name, job)
+        self.jobs.start(
+            f"rename {link.ifindex}",
+            keeper.name,
+            lambda namespace: upkeep.set_up_again(namespace, link.ifindex),
+        )
 
     async def compare(self, found: upkeep.Dump) -> None:
         """Take a dump for the truth, but for what happened since it was begun."""
@@ -434,26 +439,6 @@ class Kept:
             self.mend(keeper)
         elif keeper.name in self._incomplete:
             self.seek(keeper)
-
-
-def _can_take_carrier(name: str, namespace: Namespace) -> bool:
-    return upkeep.can_take_carrier(namespace, name)
-
-
-def _set_carrier(name: str, on: bool, namespace: Namespace) -> bool:
-    return upkeep.set_carrier(namespace, name, on=on)
-
-
-def _mend(name: str, lost: frozenset[int], namespace: Namespace) -> Mended:
-    return upkeep.mend(namespace, name, lost)
-
-
-def _follow_mtu(name: str, namespace: Namespace) -> None:
-    upkeep.follow_mtu(namespace, name)
-
-
-def _set_up_again(ifindex: int, namespace: Namespace) -> None:
-    upkeep.set_up_again(namespace, ifindex)
 
 
 def _attach(declared: Declared, namespace: Namespace) -> None:

@@ -2,7 +2,6 @@
 """Making an attached group whole again: slaves that came back, programs that
 somebody took off, maps that say something else than the record."""
 
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -26,8 +25,6 @@ from pyfailover.steps import (
 )
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
-
-log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
