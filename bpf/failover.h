@@ -18,7 +18,7 @@
 
 #include <uapi/linux/types.h>
 
-#define FO_ABI_VERSION 2
+#define FO_ABI_VERSION 3
 #define FO_MAX_SLAVES  8
 #define FO_NO_SLOT     0xff
 #define FO_ENODEV      19
@@ -69,11 +69,36 @@
 struct fo_state {
 	__u64 word;
 	__u64 grace;
+	__u64 lost_ns;	  /* when the active slave was first seen without
+			     carrier, 0: it has it; for the down-delay */
+	__u64 stepped_ns; /* when a program stepped last; bpf_ktime_get_ns() */
+	__u64 opened_ns;  /* when the group got its place here */
+};
+
+/*
+ * A slave in its slot. The kernel's device is known by three marks, all learned
+ * by fo_seat: a device in the same memory, or of the same ifindex, has another
+ * id; one that was moved is in another network namespace.
+ */
+struct fo_seat {
+	__u64 dev; /* struct net_device *, 0: the programs cannot look at it */
+	__u64 net; /* its nd_net.net */
+	__u64 id;  /* of its directory in sysfs: the kernel gives none twice */
+	__u32 ifindex; /* 0: nothing there */
+	__u32 pad;
 };
 
 struct fo_group {
-	__u32 slave[FO_MAX_SLAVES]; /* ifindex by slot, 0: nothing there */
+	struct fo_seat seat[FO_MAX_SLAVES]; /* by slot */
+	__u64 down_delay_ns;
 };
+
+/*
+ * Kernel functions that the programs call. BCC knows none: the numbers stand in
+ * for them until the loader puts BTF ids there.
+ */
+#define FO_KFUNC_CAST_TO_KERN_CTX 0x70000001
+#define FO_KFUNC_RDONLY_CAST	  0x70000002
 
 /* Which frames of a slave reach the master. */
 enum fo_rx_rule {
@@ -112,6 +137,25 @@ struct fo_last_source {
 	__u64 jiffies;
 };
 
+/* A step of a program, for the controller. */
+struct fo_step {
+	__u64 ns; /* bpf_ktime_get_ns() */
+	__u32 group;
+	__u32 generation;
+	__u8 before; /* slots; FO_NO_SLOT: nobody */
+	__u8 after;
+	__u8 pad[6];
+};
+
+#define FO_STEPS_PAGES 16 /* of the ring: 2,047 steps, 32 bytes each */
+
+/* What is loaded. */
+struct fo_about {
+	__u32 carrier_test; /* 0 or 1 */
+	__u32 pad;
+	__u8 sources[32]; /* digest of the sources */
+};
+
 /* Counters of one slave: index into struct fo_slave_stats. */
 enum fo_slave_counter {
 	FO_SLAVE_TX_PACKETS, /* handed to the slave; GSO counts segments */
@@ -127,7 +171,7 @@ enum fo_slave_counter {
 
 /* Counters of one group: index into struct fo_group_stats. */
 enum fo_group_counter {
-	FO_GROUP_TX_DROP_NO_ACTIVE, /* dropped: no slave to carry it */
+	FO_GROUP_TX_DROP_NO_ACTIVE, /* dropped: no slave that is ready */
 	FO_GROUP_TX_LINK_LOCAL,	    /* wire: not carried out of a slave */
 	FO_GROUP_COUNTERS,
 };
@@ -139,6 +183,39 @@ struct fo_slave_stats {
 struct fo_group_stats {
 	__u64 counter[FO_GROUP_COUNTERS];
 };
+
+/* Argument of fo_seat, handed in as the packet, the slave as its device. */
+struct fo_seat_request {
+	__u64 ethernet[2];
+	__u32 group;
+	__u32 slot;
+	__u32 check; /* only see whether it is seated */
+	__u32 pad;
+};
+
+/* Its return value. */
+enum fo_seat_verdict {
+	FO_SEAT_TAKEN = 1,
+	FO_SEAT_NO_SUCH = 2,
+	FO_SEAT_BAD_REQUEST = 3,
+	FO_SEAT_OTHER = 4, /* of a check: it is not */
+};
+
+/* What became of the link that a slave is. */
+enum fo_link {
+	FO_LINK_NONE,	    /* not there, or set down */
+	FO_LINK_NO_CARRIER, /* set up, without carrier */
+	FO_LINK_READY,
+};
+
+/* Argument of fo_look. */
+struct fo_look_request {
+	__u64 ethernet[2];
+	__u32 group;
+	__u32 pad;
+};
+
+#define FO_LOOK_VALID (1 << 16) /* in what it returns */
 
 /* Argument of fo_cas, handed in as the packet of BPF_PROG_TEST_RUN. The kernel
  * reads a packet's ethertype and refuses a short IP packet: zeros come first.
@@ -160,8 +237,13 @@ enum fo_cas_verdict {
 	FO_CAS_BAD_REQUEST = 4,
 };
 
-_Static_assert(sizeof(struct fo_state) == 16, "ABI");
-_Static_assert(sizeof(struct fo_group) == 32, "ABI");
+_Static_assert(sizeof(struct fo_state) == 40, "ABI");
+_Static_assert(sizeof(struct fo_seat) == 32, "ABI");
+_Static_assert(sizeof(struct fo_group) == 264, "ABI");
+_Static_assert(sizeof(struct fo_step) == 24, "ABI");
+_Static_assert(sizeof(struct fo_about) == 40, "ABI");
+_Static_assert(sizeof(struct fo_seat_request) == 32, "ABI");
+_Static_assert(sizeof(struct fo_look_request) == 24, "ABI");
 _Static_assert(sizeof(struct fo_port) == 20, "ABI");
 _Static_assert(sizeof(struct fo_source) == 16, "ABI");
 _Static_assert(sizeof(struct fo_last_source) == 24, "ABI");

@@ -17,6 +17,7 @@
 #include <uapi/linux/pkt_cls.h>
 
 #include "failover.h"
+#include "link.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -35,17 +36,59 @@ static __always_inline struct fo_port *fo_find_port(__u32 ifindex)
 	return 0;
 }
 
-static __always_inline __u32 fo_slave_at(const struct fo_group *group,
-					 __u32 slot)
+static __always_inline enum fo_link fo_link_at(const struct fo_group *group,
+					       __u32 slot)
 {
-	return slot < FO_MAX_SLAVES ? group->slave[slot] : 0;
+	return slot < FO_MAX_SLAVES ? fo_link(&group->seat[slot])
+				    : FO_LINK_NONE;
+}
+
+/* Whether the active slot's link is ready; then a loss of carrier is over. */
+static __always_inline int fo_active_is_ready(struct fo_state *state,
+					      const struct fo_group *group,
+					      __u32 active)
+{
+	if (fo_link_at(group, active) != FO_LINK_READY)
+		return 0;
+	if (state->lost_ns)
+		state->lost_ns = 0;
+	return 1;
 }
 
 /*
- * Leave the active slot for the best approved one that is there; slots are in
- * order of rank. One compare-and-swap: whoever loses it takes the winner's
- * word, so a burst on many CPUs makes one change. A slot that was left is not
- * taken again until the controller says so. Returns the word now in force.
+ * Whether a carrier that is lost may still come back in time. The clock is read
+ * after the time of the loss, which another CPU may have set just now.
+ */
+static __always_inline int fo_waits(struct fo_state *state,
+				    const struct fo_group *group)
+{
+	__u64 lost = *(volatile __u64 *)&state->lost_ns;
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!lost)
+		state->lost_ns = lost = now;
+	return now - lost < group->down_delay_ns;
+}
+
+/* The lowest of at most 8 bits, one of which is set; without a branch. */
+static __always_inline __u32 fo_lowest(__u64 bits)
+{
+	__u64 below = (bits & -bits) - 1; /* as many ones as its number */
+
+	below -= below >> 1 & 0x55;
+	below = (below & 0x33) + (below >> 2 & 0x33);
+	return (below + (below >> 4)) & 0xf;
+}
+
+/*
+ * Leave the active slot, which is not ready, for the best one by rank (slots
+ * are in that order) that is: of those that the controller approved and that
+ * were not left. Where the programs can look at links and there is none of
+ * these, any that is ready: better one that should wait than none, and the
+ * controller may be dead.
+ *
+ * One compare-and-swap: whoever loses it takes the winner's word, so a burst on
+ * many CPUs makes one change. Returns the word now in force.
  */
 static __always_inline __u64 fo_step(struct fo_state *state,
 				     const struct fo_group *group,
@@ -53,31 +96,56 @@ static __always_inline __u64 fo_step(struct fo_state *state,
 {
 	__u32 active = fo_word_active(seen);
 	__u32 left = fo_word_left(seen);
-	__u32 next = FO_NO_SLOT;
+	__u64 ready = 0, choice;
+	struct fo_step step = {.group = group_id};
 	struct fo_slave_stats *stats;
+	__u32 key, slot, next;
 	__u64 word, found;
-	__u32 key, slot, usable;
 
-	if (active < FO_MAX_SLAVES)
+	if (active < FO_MAX_SLAVES) {
+		if (group->down_delay_ns &&
+		    fo_link_at(group, active) == FO_LINK_NO_CARRIER &&
+		    fo_waits(state, group))
+			return seen;
 		left |= 1U << active;
-	usable = fo_word_approved(seen) & ~left;
+	}
+	/*
+	 * Atomic on the stack, so that the verifier does not know the sum: it
+	 * would check all that follows for every set of ready slots.
+	 */
 #pragma unroll
 	for (slot = 0; slot < FO_MAX_SLAVES; slot++)
-		if (next == FO_NO_SLOT && usable & 1U << slot &&
-		    group->slave[slot])
-			next = slot;
-	if (next == FO_NO_SLOT)
+		if (slot != active &&
+		    fo_link(&group->seat[slot]) == FO_LINK_READY)
+			__sync_fetch_and_add(&ready, 1ULL << slot);
+	ready = *(volatile __u64 *)&ready;
+	choice = ready & fo_word_approved(seen) & ~left;
+#ifdef FO_CARRIER_TEST
+	if (!choice)
+		choice = ready;
+#endif
+	if (!choice)
+		return seen;
+	next = fo_lowest(choice);
+	if (next >= FO_MAX_SLAVES)
 		return seen;
 
 	word = (__u32)(seen + 1);
 	word |= (__u64)next << FO_WORD_ACTIVE_SHIFT;
-	word |= (__u64)left << FO_WORD_LEFT_SHIFT;
+	word |= (__u64)(left & ~(1U << next)) << FO_WORD_LEFT_SHIFT;
 	word |= (__u64)fo_word_approved(seen) << FO_WORD_APPROVED_SHIFT;
 	word |= (__u64)FO_FLAG_KERNEL << FO_WORD_FLAGS_SHIFT;
 	found = __sync_val_compare_and_swap(&state->word, seen, word);
 	if (found != seen)
 		return found;
 
+	step.ns = bpf_ktime_get_ns();
+	step.generation = word;
+	step.before = active;
+	step.after = next;
+	state->stepped_ns = step.ns;
+	state->lost_ns = 0;
+	fo_steps.ringbuf_output(&step, sizeof(step), 0);
 	if (active < FO_MAX_SLAVES) {
 		key = group_id * FO_MAX_SLAVES + active;
 		stats = fo_slave_stats.lookup(&key);
@@ -128,7 +196,7 @@ static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 	const struct fo_group *group;
 	struct fo_state *state;
 	struct fo_port *port;
-	__u32 id, key, slot, slave;
+	__u32 id, key, slot;
 	__u64 word;
 
 	port = fo_find_port(skb->ifindex);
@@ -151,13 +219,13 @@ static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 
 	word = *(volatile __u64 *)&state->word;
 	slot = fo_word_active(word);
-	slave = fo_slave_at(group, slot);
-	if (!slave) {
+	if (!fo_active_is_ready(state, group, slot)) {
 		word = fo_step(state, group, id, word);
 		slot = fo_word_active(word);
-		slave = fo_slave_at(group, slot);
+		if (fo_link_at(group, slot) != FO_LINK_READY)
+			slot = FO_NO_SLOT;
 	}
-	if (!slave) {
+	if (slot >= FO_MAX_SLAVES) {
 		group_stats = fo_group_stats.lookup(&id);
 		if (group_stats)
 			group_stats->counter[FO_GROUP_TX_DROP_NO_ACTIVE] +=
@@ -172,7 +240,7 @@ static __always_inline int fo_transmit(struct __sk_buff *skb, int wire)
 		stats->counter[FO_SLAVE_TX_BYTES] += skb->len;
 	}
 	fo_learn(skb, id);
-	return bpf_redirect(slave, 0);
+	return bpf_redirect(group->seat[slot].ifindex, 0);
 }
 
 /*
@@ -238,10 +306,12 @@ static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 
 	word = *(volatile __u64 *)&state->word;
 	accept = fo_word_active(word) == slot;
-	if (!accept) {
+	if (!accept || state->lost_ns) {
 		/* A host that only receives fails over too. */
 		group = fo_groups.lookup(&id);
-		if (group && !fo_slave_at(group, fo_word_active(word))) {
+		if (group &&
+		    !fo_active_is_ready(state, group, fo_word_active(word)) &&
+		    !accept) {
 			word = fo_step(state, group, id, word);
 			accept = fo_word_active(word) == slot;
 		}
@@ -255,7 +325,7 @@ static __always_inline int fo_receive(struct __sk_buff *skb, int wire)
 		grace = 0;
 	} else if (accept && port->rx_rule == FO_RX_NO_PRIMARY) {
 		group = fo_groups.lookup(&id);
-		accept = !group || !fo_is_plugged(skb, group->slave[0]);
+		accept = !group || !fo_is_plugged(skb, group->seat[0].ifindex);
 	}
 	if (!accept) {
 		stats->counter[FO_SLAVE_RX_DROP_INACTIVE] += fo_packets(skb);
@@ -290,6 +360,64 @@ int fo_wire_rx(struct __sk_buff *skb)
 }
 
 /*
+ * Put a slave in its slot, run by BPF_PROG_TEST_RUN on the slave with a struct
+ * fo_seat_request as the packet. The ifindex is written last: until then
+ * nothing is there. A slave that is seated already is left alone: packets
+ * follow what is written here.
+ */
+int fo_seat(struct __sk_buff *skb)
+{
+	struct fo_seat_request *request = (void *)(long)skb->data;
+	struct fo_group *group;
+	struct fo_seat found = {}, *seat;
+	__u32 id, slot;
+
+	if ((void *)(request + 1) > (void *)(long)skb->data_end)
+		return FO_SEAT_BAD_REQUEST;
+	id = request->group;
+	slot = request->slot;
+	group = fo_groups.lookup(&id);
+	if (!group || slot >= FO_MAX_SLAVES)
+		return FO_SEAT_NO_SUCH;
+	seat = &group->seat[slot];
+	fo_learn_device(skb, &found);
+	if (seat->ifindex == skb->ifindex && seat->dev == found.dev &&
+	    seat->net == found.net && seat->id == found.id)
+		return FO_SEAT_TAKEN;
+	if (request->check)
+		return FO_SEAT_OTHER;
+	if (seat->ifindex != skb->ifindex)
+		*(volatile __u32 *)&seat->ifindex = 0;
+	*(volatile __u64 *)&seat->dev = found.dev;
+	*(volatile __u64 *)&seat->net = found.net;
+	*(volatile __u64 *)&seat->id = found.id;
+	*(volatile __u32 *)&seat->ifindex = skb->ifindex;
+	return FO_SEAT_TAKEN;
+}
+
+/*
+ * What the programs see of a group's links, run by BPF_PROG_TEST_RUN with a
+ * struct fo_look_request as the packet: enum fo_link in two bits for each slot.
+ */
+int fo_look(struct __sk_buff *skb)
+{
+	struct fo_look_request *request = (void *)(long)skb->data;
+	const struct fo_group *group;
+	__u32 id, slot, found = FO_LOOK_VALID;
+
+	if ((void *)(request + 1) > (void *)(long)skb->data_end)
+		return 0;
+	id = request->group;
+	group = fo_groups.lookup(&id);
+	if (!group)
+		return 0;
+#pragma unroll
+	for (slot = 0; slot < FO_MAX_SLAVES; slot++)
+		found |= fo_link(&group->seat[slot]) << 2 * slot;
+	return found;
+}
+
+/*
  * The controller's hand on the word, run by BPF_PROG_TEST_RUN with a struct
  * fo_cas_request as the packet: a map update would be a plain store and would
  * undo a step that a program made meanwhile. The grace is set first: until the
@@ -320,5 +448,8 @@ int fo_cas(struct __sk_buff *skb)
 	if (__sync_val_compare_and_swap(&state->word, request->expected,
 					request->desired) != request->expected)
 		return FO_CAS_REFUSED;
+	if (fo_word_active(request->expected) !=
+	    fo_word_active(request->desired))
+		state->lost_ns = 0;
 	return FO_CAS_SWAPPED;
 }

@@ -11,7 +11,7 @@
 /* fo_port_place(ifindex, 0…) -> what the interface is to us. */
 BPF_ARRAY(fo_ports, struct fo_port, 1 << FO_PORT_BITS);
 
-/* group -> slaves; written by user space alone. */
+/* group -> slaves; written by fo_seat, and emptied by user space. */
 BPF_ARRAY(fo_groups, struct fo_group, FO_MAX_GROUPS);
 
 /* group -> word and grace. Apart from fo_groups because the word is never
@@ -29,5 +29,11 @@ BPF_TABLE("lru_hash", struct fo_source, __u64, fo_sources, FO_MAX_SOURCES);
 
 /* group -> who transmitted last. Per CPU. */
 BPF_PERCPU_ARRAY(fo_last_source, struct fo_last_source, FO_MAX_GROUPS);
+
+/* Steps of the programs, in order; the controller takes them out. */
+BPF_RINGBUF_OUTPUT(fo_steps, FO_STEPS_PAGES);
+
+/* 0 -> what is loaded. */
+BPF_ARRAY(fo_about, struct fo_about, 1);
 
 #endif

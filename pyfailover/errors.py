@@ -56,3 +56,7 @@ class BuildError(BpfError):
     def __init__(self, message: str, *, log: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.log = log
+
+
+class LoadError(BuildError):
+    """The programs compile, and the kernel refuses them."""

@@ -9,12 +9,17 @@ from enum import IntEnum
 
 from pyfailover.model import MAX_SLAVES, Word
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 NO_SLOT = 0xFF
 FLAG_KERNEL = 1
 PORT_PROBES = 16
 MAX_SOURCES = 4096
+LOOK_VALID = 1 << 16
+STEPS_BYTES = 16 * 4096  # of the ring, whole pages
 _PORT_HASH = 2654435769
+
+# Kernel functions that the programs call, and what stands in for each.
+KFUNCS = {"bpf_cast_to_kern_ctx": 0x70000001, "bpf_rdonly_cast": 0x70000002}
 
 
 class RxRule(IntEnum):
@@ -45,6 +50,26 @@ class GroupCounter(IntEnum):
     TX_LINK_LOCAL = 1
 
 
+class LinkState(IntEnum):
+    """enum fo_link: what the programs see of a slave's link.
+
+    The plain programs cannot look: a slave is ready while its slot is taken.
+    """
+
+    NONE = 0
+    NO_CARRIER = 1
+    READY = 2
+
+
+class SeatVerdict(IntEnum):
+    """enum fo_seat_verdict: what the program fo_seat returns."""
+
+    TAKEN = 1
+    NO_SUCH = 2
+    BAD_REQUEST = 3
+    OTHER = 4
+
+
 class CasVerdict(IntEnum):
     """enum fo_cas_verdict: what the program fo_cas returns."""
 
@@ -57,13 +82,31 @@ class CasVerdict(IntEnum):
 class State(ct.Structure):
     """struct fo_state."""
 
-    _fields_ = (("word", ct.c_uint64), ("grace", ct.c_uint64))
+    _fields_ = (
+        ("word", ct.c_uint64),
+        ("grace", ct.c_uint64),
+        ("lost_ns", ct.c_uint64),
+        ("stepped_ns", ct.c_uint64),
+        ("opened_ns", ct.c_uint64),
+    )
+
+
+class Seat(ct.Structure):
+    """struct fo_seat."""
+
+    _fields_ = (
+        ("dev", ct.c_uint64),
+        ("net", ct.c_uint64),
+        ("id", ct.c_uint64),
+        ("ifindex", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    )
 
 
 class Group(ct.Structure):
     """struct fo_group."""
 
-    _fields_ = (("slave", ct.c_uint32 * MAX_SLAVES),)
+    _fields_ = (("seat", Seat * MAX_SLAVES), ("down_delay_ns", ct.c_uint64))
 
 
 class Port(ct.Structure):
@@ -75,6 +118,51 @@ class Port(ct.Structure):
         ("slot", ct.c_uint32),
         ("master", ct.c_uint32),
         ("rx_rule", ct.c_uint32),
+    )
+
+
+class Step(ct.Structure):
+    """struct fo_step."""
+
+    _fields_ = (
+        ("ns", ct.c_uint64),
+        ("group", ct.c_uint32),
+        ("generation", ct.c_uint32),
+        ("before", ct.c_uint8),
+        ("after", ct.c_uint8),
+        ("pad", ct.c_uint8 * 6),
+    )
+
+
+class About(ct.Structure):
+    """struct fo_about."""
+
+    _fields_ = (
+        ("carrier_test", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("sources", ct.c_uint8 * 32),
+    )
+
+
+class SeatRequest(ct.Structure):
+    """struct fo_seat_request."""
+
+    _fields_ = (
+        ("ethernet", ct.c_uint64 * 2),
+        ("group", ct.c_uint32),
+        ("slot", ct.c_uint32),
+        ("check", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    )
+
+
+class LookRequest(ct.Structure):
+    """struct fo_look_request."""
+
+    _fields_ = (
+        ("ethernet", ct.c_uint64 * 2),
+        ("group", ct.c_uint32),
+        ("pad", ct.c_uint32),
     )
 
 

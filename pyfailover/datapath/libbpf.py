@@ -22,6 +22,9 @@ TC_INGRESS = 1  # enum bpf_tc_attach_point
 TC_EGRESS = 2
 TC_F_REPLACE = 1
 _MAX_PROGS = 64  # programs on one hook that a query shows
+_LICENCE = b"GPL"  # of all programs; some helpers are for such alone
+_INSTRUCTION_SIZE = 8
+_LOG_SIZE = 16 << 20  # of what a verifier has to say; the most that it takes
 
 
 class _TestRunOpts(ct.Structure):
@@ -75,6 +78,46 @@ class _TcOpts(ct.Structure):
     )
 
 
+class _MapOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("btf_fd", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("inner_map_fd", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("map_extra", ct.c_uint64),
+        ("numa_node", ct.c_uint32),
+        ("map_ifindex", ct.c_uint32),
+    )
+
+
+class _LoadOpts(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("attempts", ct.c_int),
+        ("expected_attach_type", ct.c_int),
+        ("prog_btf_fd", ct.c_uint32),
+        ("prog_flags", ct.c_uint32),
+        ("prog_ifindex", ct.c_uint32),
+        ("kern_version", ct.c_uint32),
+        ("attach_btf_id", ct.c_uint32),
+        ("attach_prog_fd", ct.c_uint32),
+        ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_void_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_void_p),
+    )
+
+
 class _ProgInfo(ct.Structure):
     """Head of struct bpf_prog_info; the kernel fills as much as is asked."""
 
@@ -121,10 +164,14 @@ class _LinkInfo(ct.Structure):
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel tells of a program."""
+    """What the kernel tells of a program.
+
+    `tag` is a digest of its instructions, without which maps they refer to.
+    """
 
     id: int
     name: str
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +254,48 @@ def obj_pin(fd: int, path: os.PathLike[str]) -> None:
     _check(_lib().bpf_obj_pin(fd, os.fsencode(path)), os.fspath(path))
 
 
+def map_create(
+    name: str,
+    *,
+    type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int,
+) -> int:
+    """Make a map; the caller closes it."""
+    opts = _sized(_MapOpts, map_flags=flags)
+    return _check(
+        _lib().bpf_map_create(
+            type, name.encode(), key_size, value_size, max_entries, ct.byref(opts)
+        ),
+        "map create",
+    )
+
+
+def prog_load(name: str, type: int, instructions: bytes) -> int:
+    """Load a program under the GPL; the caller closes it."""
+    return _check(_prog_load(name, type, instructions, None), "program load")
+
+
+def prog_verdict(name: str, type: int, instructions: bytes) -> str:
+    """What the verifier says of a program that it does not let load."""
+    log = ct.create_string_buffer(_LOG_SIZE)
+    opts = _sized(_LoadOpts, log_level=1, log_size=len(log), log_buf=ct.addressof(log))
+    fd = _prog_load(name, type, instructions, ct.byref(opts))
+    if fd >= 0:
+        os.close(fd)
+    return log.value.decode(errors="replace")
+
+
+def _prog_load(name: str, type: int, instructions: bytes, opts: object) -> int:
+    count = ct.c_size_t(len(instructions) // _INSTRUCTION_SIZE)
+    loaded: int = _lib().bpf_prog_load(
+        type, name.encode(), _LICENCE, instructions, count, opts
+    )
+    return loaded
+
+
 def _info(fd: int, struct: type[ct.Structure]) -> ct.Structure:
     info = struct()
     size = ct.c_uint32(ct.sizeof(struct))
@@ -218,9 +307,9 @@ def _info(fd: int, struct: type[ct.Structure]) -> ct.Structure:
 
 
 def prog_info(fd: int) -> ProgInfo:
-    """Id and name of an open program."""
+    """Id, name and tag of an open program."""
     info = _info(fd, _ProgInfo)
-    return ProgInfo(info.id, info.name.decode(errors="replace"))
+    return ProgInfo(info.id, info.name.decode(errors="replace"), bytes(info.tag).hex())
 
 
 def prog_name(prog_id: int) -> str:
@@ -233,6 +322,11 @@ def prog_name(prog_id: int) -> str:
         return prog_info(fd).name
     finally:
         os.close(fd)
+
+
+def map_value_size(fd: int) -> int:
+    """Bytes of a value of an open map; of one CPU's for a per-CPU map."""
+    return int(_info(fd, _MapInfo).value_size)
 
 
 def map_entries(fd: int) -> int:

@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The pinned programs and maps of one network namespace.
 
-One set serves all groups of the namespace; it is compiled for the first of
-them and removed with the last. Everything here works on pins alone: no process
-state is needed to open a set, to steer it or to take it away.
+One set serves all groups of the namespace; it is loaded for the first of them
+and removed with the last (loading.py). Everything here works on pins alone: no
+process state is needed to open a set or to steer it.
 """
 
 import ctypes as ct
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyfailover.datapath import abi, libbpf
-from pyfailover.datapath.build import MAPS, PROGRAMS, build
+from pyfailover.datapath.build import MAPS, PROGRAMS
 from pyfailover.errors import BpfError, StateError
 from pyfailover.model import MAX_SLAVES, NOBODY, RxMode, Word
 
-DEFAULT_MAX_GROUPS = 64
 _AGE_NS = 300 * 10**9
+_CTX_BYTES, _CTX_IFINDEX = 192, 40  # struct __sk_buff, and its ifindex
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,15 @@ class ProgramSet:
             self.close()
             raise
         self.max_groups = libbpf.map_entries(self._fds["fo_states"])
+        about = abi.About.from_buffer_copy(self._get("fo_about", 0, abi.About))
+        self.carrier_test = bool(about.carrier_test)
+        self.made_of = bytes(about.sources).hex()  # digest of their sources
         self._port_bits = libbpf.map_entries(self._fds["fo_ports"]).bit_length() - 1
+
+    @property
+    def steps(self) -> int:
+        """Descriptor of the ring of the programs' steps, valid until close()."""
+        return self._fds["fo_steps"]
 
     def __enter__(self) -> "ProgramSet":
         return self
@@ -82,17 +88,14 @@ class ProgramSet:
 
     # --- groups -----------------------------------------------------------
 
-    def open_group(self, index: int) -> None:
-        """Make a group: no slaves, nobody active, counters at zero.
+    def open_group(self, index: int, word: Word = NOBODY) -> None:
+        """Make a group: no slaves, counters at zero, nobody active unless said.
 
         Only before its programs are attached: the word is stored, not swapped.
         """
-        self._put(
-            "fo_states",
-            self._known(index),
-            bytes(abi.State(word=abi.pack_word(NOBODY))),
-        )
-        self.set_slaves(index, {})
+        state = abi.State(word=abi.pack_word(word), opened_ns=time.monotonic_ns())
+        self._put("fo_states", self._known(index), bytes(state))
+        self._put("fo_groups", index, bytes(abi.Group()))
         self._forget_sources(index)
         zero = bytes(abi.GroupStats()) * self._cpus
         self._put("fo_group_stats", index, zero)
@@ -110,21 +113,73 @@ class ProgramSet:
             self._known(index),
             bytes(abi.State(word=abi.pack_word(NOBODY))),
         )
-        self.set_slaves(index, {})
+        self._put("fo_groups", index, bytes(abi.Group()))
 
-    def set_slaves(self, index: int, slaves: Mapping[int, int]) -> None:
-        """Write the ifindex of each slot; slots not named are empty."""
-        group = abi.Group()
-        for slot, ifindex in slaves.items():
-            group.slave[slot] = ifindex
-        self._put("fo_groups", self._known(index), bytes(group))
+    def seat(self, index: int, slot: int, ifindex: int) -> None:
+        """Put an interface of the calling thread's namespace in a slot.
+
+        A program does it, who learns what he has to know of the device to look at
+        its carrier.
+
+        Raises:
+            BpfError: there is no such interface.
+        """
+        try:
+            verdict = self._seat(index, slot, ifindex, check=False)
+        except OSError as exc:
+            raise BpfError(
+                f"cannot seat interface {ifindex} in group {index}: {exc.strerror}"
+            ) from exc
+        if verdict != abi.SeatVerdict.TAKEN:
+            raise BpfError(
+                f"cannot seat interface {ifindex} in slot {slot} of group {index}: "
+                f"verdict {verdict}"
+            )
+
+    def seated(self, index: int, slot: int, ifindex: int) -> bool:
+        """Whether an interface is in a slot, and no former one of its ifindex; one
+        that there is not is in none."""
+        try:
+            verdict = self._seat(index, slot, ifindex, check=True)
+        except OSError:
+            return False
+        return verdict == abi.SeatVerdict.TAKEN
+
+    def _seat(self, index: int, slot: int, ifindex: int, *, check: bool) -> int:
+        request = abi.SeatRequest(group=self._known(index), slot=slot, check=check)
+        ctx = bytearray(_CTX_BYTES)
+        ctx[_CTX_IFINDEX : _CTX_IFINDEX + 4] = ifindex.to_bytes(4, sys.byteorder)
+        return libbpf.run(self._fds["fo_seat"], bytes(request), ctx=bytes(ctx)).retval
+
+    def unseat(self, index: int, slot: int) -> None:
+        """Empty a slot."""
+        group = self._group(index)
+        group.seat[slot] = abi.Seat()
+        self._put("fo_groups", index, bytes(group))
+
+    def links(self, index: int) -> list[abi.LinkState]:
+        """What the programs see of the links of a group, by slot."""
+        request = bytes(abi.LookRequest(group=self._known(index)))
+        found = libbpf.run(self._fds["fo_look"], request).retval
+        if not found & abi.LOOK_VALID:
+            raise BpfError(f"cannot look at group {index}: verdict {found}")
+        return [abi.LinkState(found >> 2 * n & 3) for n in range(MAX_SLAVES)]
 
     def slaves(self, index: int) -> dict[int, int]:
         """ifindex by slot of a group, empty slots left out."""
-        group = abi.Group.from_buffer_copy(
-            self._get("fo_groups", self._known(index), abi.Group)
-        )
-        return {slot: i for slot, i in enumerate(group.slave) if i}
+        seats = enumerate(self._group(index).seat)
+        return {slot: seat.ifindex for slot, seat in seats if seat.ifindex}
+
+    def set_down_delay(self, index: int, ms: int) -> None:
+        """Have the programs wait so long for a carrier that is lost."""
+        group = self._group(index)
+        if group.down_delay_ns != ms * 1_000_000:
+            group.down_delay_ns = ms * 1_000_000
+            self._put("fo_groups", index, bytes(group))
+
+    def _group(self, index: int) -> abi.Group:
+        raw = self._get("fo_groups", self._known(index), abi.Group)
+        return abi.Group.from_buffer_copy(raw)
 
     def ports(self) -> dict[int, abi.Port]:
         """All interfaces of all groups, by ifindex."""
@@ -192,8 +247,15 @@ class ProgramSet:
 
     def word(self, index: int) -> Word:
         """The word in force."""
+        return abi.unpack_word(self._state(index).word)
+
+    def opened_at(self, index: int) -> float:
+        """When a group was opened, of time.monotonic()."""
+        return float(self._state(index).opened_ns / 1e9)
+
+    def _state(self, index: int) -> abi.State:
         raw = self._get("fo_states", self._known(index), abi.State)
-        return abi.unpack_word(abi.State.from_buffer_copy(raw).word)
+        return abi.State.from_buffer_copy(raw)
 
     def change(
         self, index: int, decide: Callable[[Word], Word], *, grace_ms: int = 0
@@ -332,77 +394,3 @@ def rx_rule(mode: RxMode, *, primary: bool, has_primary: bool) -> abi.RxRule:
     if mode is RxMode.KERNEL and has_primary:
         return abi.RxRule.NO_PRIMARY
     return abi.RxRule.ACTIVE
-
-
-def load(pins: Path, max_groups: int | None, *, lock_fd: int, scratch: Path) -> bool:
-    """Have the set of a namespace loaded; True if it had to be made.
-
-    See build() for `lock_fd` and `scratch`.
-
-    All or nothing: it is pinned beside its place and then renamed.
-
-    Raises:
-        StateError: it is loaded, for another number of groups.
-        BuildError, UnsupportedError: see build().
-    """
-    if pins.is_dir():
-        with _whole(pins) as loaded:
-            if max_groups not in (None, loaded.max_groups):
-                raise StateError(
-                    f"cannot change --max-groups to {max_groups}: the programs of "
-                    f"this namespace are loaded for {loaded.max_groups} groups",
-                    hint="detach all of its groups first",
-                )
-        return False
-    coming = _coming(pins)
-    _remove(coming)
-    coming.mkdir(mode=0o700, parents=True)
-    (coming / "links").mkdir(mode=0o700)
-    try:
-        build(
-            coming, max_groups or DEFAULT_MAX_GROUPS, lock_fd=lock_fd, scratch=scratch
-        )
-        coming.rename(pins)
-    except BaseException:
-        _remove(coming)
-        raise
-    return True
-
-
-def _whole(pins: Path) -> ProgramSet:
-    try:
-        return ProgramSet(pins)
-    except FileNotFoundError as exc:
-        raise StateError(
-            f"cannot use the programs of this namespace: '{exc.filename}' is missing",
-            hint="pyfailover detach --force takes away what is left of them",
-        ) from exc
-
-
-def in_use(pins: Path) -> bool:
-    """Whether a pinned link still has its device; false with clsact alone."""
-    for pin in (pins / "links").glob("*"):
-        with suppress(FileNotFoundError), libbpf.opened(pin) as fd:
-            if libbpf.link_info(fd).ifindex:
-                return True
-    return False
-
-
-def unload(pins: Path) -> None:
-    """Take the set away, and what an interrupted load left; both may be absent."""
-    _remove(_coming(pins))
-    _remove(pins)
-    for parent in (pins.parent, pins.parent.parent):  # v<ABI>, the root
-        try:
-            parent.rmdir()
-        except OSError:
-            return  # other namespaces' sets, or not there
-
-
-def _coming(pins: Path) -> Path:
-    return pins.with_name(f"new-{pins.name}")
-
-
-def _remove(directory: Path) -> None:
-    if directory.is_dir():
-        shutil.rmtree(directory)
