@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pyfailover import config, lifecycle
 from pyfailover.config import Declared
-from pyfailover.datapath.programs import DEFAULT_MAX_GROUPS
+from pyfailover.datapath.loading import DEFAULT_MAX_GROUPS
 from pyfailover.errors import ConfigError, PyFailoverError, StateError
 from pyfailover.journal import Record
 from pyfailover.mending import Outcome, refuse_change, retune
@@ -27,6 +27,7 @@ class Wish:
     patient: bool = False  # slaves that are not there yet join later
     persist: bool = False  # write a file that declares it
     max_groups: int | None = None
+    carrier_test: bool | None = None  # of the programs; None: if this kernel can
 
 
 def attach(namespace: Namespace, wish: Wish) -> Outcome:
@@ -38,7 +39,11 @@ def attach(namespace: Namespace, wish: Wish) -> Outcome:
     act = lifecycle.create if wish.create else lifecycle.attach
     before = namespace.journal.get(wish.spec.name)
     outcome = act(
-        namespace, wish.spec, max_groups=wish.max_groups, patient=wish.patient
+        namespace,
+        wish.spec,
+        max_groups=wish.max_groups,
+        carrier_test=wish.carrier_test,
+        patient=wish.patient,
     )
     if wish.persist:
         try:
@@ -192,9 +197,11 @@ def attach_declared(namespace: Namespace, declared: Declared) -> Outcome:
 
 
 def _room(namespace: Namespace) -> int | None:
-    """Groups that the programs are to be loaded for: all that are declared, and as
-    many as usual beside. None: they are loaded."""
+    """Groups that the programs are to be loaded for: all that are declared, half as
+    many as usual beside, and a multiple of that, for which there may be a file.
+    None: they are loaded."""
     if namespace.host.programs is not None:
         return None
     declared = config.load(namespace.roots.etc, namespace.roots.netns).declared
-    return DEFAULT_MAX_GROUPS + len(declared)
+    wanted = len(declared) + DEFAULT_MAX_GROUPS // 2
+    return -(-wanted // DEFAULT_MAX_GROUPS) * DEFAULT_MAX_GROUPS

@@ -239,7 +239,8 @@ def scratch_roots(beside: Path = PIN_ROOT) -> Iterator[Roots]:
     pins = beside.with_name(f"{beside.name}-{secrets.token_hex(4)}")
     with TemporaryDirectory(prefix="pyfailover-run-") as scratch:
         try:
-            yield Roots(pins=pins, run=Path(scratch, "run"), etc=Path(scratch, "etc"))
+            run, etc, cache = (Path(scratch, name) for name in ("run", "etc", "cache"))
+            yield Roots(pins=pins, run=run, etc=etc, cache=cache)
         finally:
             if pins.is_dir():
                 shutil.rmtree(pins)

@@ -10,7 +10,7 @@ from pyfailover.datapath import hooks
 from pyfailover.datapath.libbpf import possible_cpus
 from pyfailover.errors import RefusedError, StateError, UnsupportedError
 from pyfailover.journal import Record
-from pyfailover.mending import Outcome, mend, retune
+from pyfailover.mending import Outcome, mend, retune, tune
 from pyfailover.model import GroupSpec, Link, TcMode
 from pyfailover.plan import (
     Master,
@@ -20,6 +20,7 @@ from pyfailover.plan import (
     master_of,
     no_interface,
 )
+from pyfailover.renewal import renew
 from pyfailover.steps import Attach, OpenGroup, Step, from_data
 from pyfailover.switching import announce_active
 from pyfailover.transaction import Namespace
@@ -32,20 +33,29 @@ def create(
     spec: GroupSpec,
     *,
     max_groups: int | None = None,
+    carrier_test: bool | None = None,
     patient: bool = False,
 ) -> Outcome:
     """Make a master and attach it.
 
     Args:
+        max_groups, carrier_test: see Namespace.load().
         patient: slaves that are not there yet join later; one must be there.
 
     Raises:
         PyFailoverError: refused or failed; nothing is changed.
     """
+    renew(namespace)
     record = namespace.journal.get(spec.name)
     links = namespace.netlink.links()
     if record is not None and has_master(record, links):
-        return attach(namespace, spec, max_groups=max_groups, patient=patient)
+        return attach(
+            namespace,
+            spec,
+            max_groups=max_groups,
+            carrier_test=carrier_test,
+            patient=patient,
+        )
     if record is not None:
         namespace.retreat(record, 0)  # somebody deleted it
         links = namespace.netlink.links()
@@ -57,7 +67,7 @@ def create(
         ifindex=0, name=spec.name, mac=like.mac, mtu=like.mtu, up=True, carrier=True
     )
     refuse_macs(spec, coming, list(slaves.values()), created=True)
-    _load(namespace, record, max_groups)
+    _load(namespace, record, max_groups, carrier_test)
 
     def steps() -> Iterator[Step]:
         yield made
@@ -65,6 +75,7 @@ def create(
         yield from _build(record, planner, slaves, master_of(record, links))
 
     namespace.carry_out(record, steps())
+    tune(namespace, record)
     announce_active(namespace, record)
     return Outcome.DONE
 
@@ -74,21 +85,25 @@ def attach(
     spec: GroupSpec,
     *,
     max_groups: int | None = None,
+    carrier_test: bool | None = None,
     patient: bool = False,
 ) -> Outcome:
     """Attach a master and its slaves; mend what is attached but not whole.
 
     Args:
+        max_groups, carrier_test: see Namespace.load().
         patient: slaves that are not there yet join later; one must be there.
 
     Raises:
         PyFailoverError: refused or failed; nothing is changed.
     """
+    renew(namespace)
     record = namespace.journal.get(spec.name)
     if record is not None and record.attached and namespace.host.programs is None:
         namespace.retreat(record, record.kept_by_detach)  # its pins were removed
         record = namespace.journal.get(spec.name)
     if record is not None and record.attached:
+        _load(namespace, record, max_groups, carrier_test)  # refuses others
         retuned = retune(namespace, record, spec)
         done = mend(namespace, record)
         for rule in done.missing:
@@ -102,10 +117,11 @@ def attach(
     facts = planner.facts(master.port, links, planner.master_hook)
     refuse_master(facts, replace(spec, tc=record.tc))
     refuse_macs(spec, master.face, list(slaves.values()), created=draft.created)
-    _load(namespace, record, max_groups)
+    _load(namespace, record, max_groups, carrier_test)
     record.steps = made
     record.committed = len(made)
     namespace.carry_out(record, _build(record, planner, slaves, master))
+    tune(namespace, record)
     announce_active(namespace, record)
     return Outcome.DONE
 
@@ -130,9 +146,14 @@ def _prepare(
     return Record(spec=spec, index=index, tc=tc), planner, slaves
 
 
-def _load(namespace: Namespace, record: Record, max_groups: int | None) -> None:
+def _load(
+    namespace: Namespace,
+    record: Record,
+    max_groups: int | None,
+    carrier_test: bool | None,
+) -> None:
     """Have the programs loaded, with room for the group."""
-    namespace.load(max_groups)
+    namespace.load(max_groups, carrier_test)
     room = namespace.host.loaded.max_groups
     if record.index >= room:
         raise StateError(

@@ -76,6 +76,7 @@ def mend(
     done.missing = [spec.slaves[slot] for slot in sorted(vacant - set(done.joined))]
     refuse_macs(spec, master.face, list(done.joined.values()), created=record.created)
     done.repaired = _repair(namespace, record, done.gone)
+    tune(namespace, record)
     for ifindex in done.gone:
         _forget(namespace, record, ifindex)
     if done.joined:
@@ -231,7 +232,14 @@ def retune(namespace: Namespace, record: Record, spec: GroupSpec) -> bool:
         return False
     record.spec = spec
     namespace.journal.put(record)
+    tune(namespace, record)
     return True
+
+
+def tune(namespace: Namespace, record: Record) -> None:
+    """Have the programs know what of a group's settings they obey."""
+    host = namespace.host
+    host.loaded.set_down_delay(record.index, record.spec.down_delay_ms)
 
 
 def refuse_change(attached: GroupSpec, wanted: GroupSpec) -> None:

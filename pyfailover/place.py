@@ -2,7 +2,7 @@
 """Being in a network namespace: entering it, where its things are, its lock.
 
 Pins under a bpffs, records under /run, both by the cookie of the network
-namespace: unlike an inode number the kernel never gives a cookie twice. Both
+namespace: unlike an inode number the kernel never gives a cookie twice. All
 roots are options, so that tests never touch an installation.
 """
 
@@ -27,6 +27,7 @@ from pyfailover.errors import (
 PIN_ROOT = Path("/sys/fs/bpf/pyfailover")
 RUN_ROOT = Path("/run/pyfailover")
 ETC_ROOT = Path("/etc/pyfailover")
+CACHE_ROOT = Path("/var/cache/pyfailover")
 
 NETNS_DIR = Path("/run/netns")
 
@@ -39,12 +40,16 @@ _LOOK_S = 0.2  # somebody who looks whether there is a controller
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The directories that hold all namespaces' pins, records and lasting groups."""
+    """The directories that hold all namespaces' pins, records, lasting groups, and
+    the compiled programs; and what is special about the namespace that is acted in.
+    """
 
     pins: Path = PIN_ROOT
     run: Path = RUN_ROOT
     etc: Path = ETC_ROOT
+    cache: Path = CACHE_ROOT
     netns: str | None = None  # what lasting groups call this namespace
+    carrier_test: bool | None = None  # of programs to be loaded; None: if they can
 
 
 def join_namespace(path: Path) -> None:

@@ -303,9 +303,7 @@ class Seat:
             master=self.master,
             rule=self.rule,
         )
-        programs.set_slaves(
-            self.index, {**programs.slaves(self.index), self.slot: self.ifindex}
-        )
+        programs.seat(self.index, self.slot, self.ifindex)
 
     def intact(self, host: Host) -> bool:
         """Whether the maps say so."""
@@ -313,22 +311,18 @@ class Seat:
         port = programs.port(self.ifindex)
         found = port and (port.group, port.slot, port.master, port.rx_rule)
         wanted = (self.index, self.slot, self.master, self.rule)
-        return found == wanted and (
-            programs.slaves(self.index).get(self.slot) == self.ifindex
-        )
+        return found == wanted and programs.seated(self.index, self.slot, self.ifindex)
 
     def revert(self, host: Host) -> None:
         """Empty the slot, if it still is this slave's."""
         programs = host.programs
         if programs is None:
             return
-        slaves = programs.slaves(self.index)
         port = programs.port(self.ifindex)
         if port is not None and port.group == self.index:
             programs.drop_port(self.ifindex)
-        if slaves.get(self.slot) == self.ifindex:
-            del slaves[self.slot]
-            programs.set_slaves(self.index, slaves)
+        if programs.slaves(self.index).get(self.slot) == self.ifindex:
+            programs.unseat(self.index, self.slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

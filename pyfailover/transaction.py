@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyfailover.datapath import abi, programs
+from pyfailover.datapath import abi, loading, programs
 from pyfailover.errors import PyFailoverError, StateError
 from pyfailover.ethtool import Ethtool
 from pyfailover.journal import Journal, Record, StepData, forget_namespace
@@ -30,15 +30,29 @@ log = logging.getLogger(__name__)
 
 Checkpoint = Callable[[str], None]
 
+_VERSION = f"v{abi.ABI_VERSION}"
+
 
 def paths(roots: Roots) -> tuple[Path, Path]:
-    """Directories of this namespace: pins, and run-time files."""
+    """Directories of this namespace: pins, and run-time files.
+
+    While there are pins of another ABI they are the pins: see renewal.
+    """
     cookie = str(netns_cookie())
-    return roots.pins / f"v{abi.ABI_VERSION}" / cookie, roots.run / cookie
+    ours = roots.pins / _VERSION / cookie
+    others = sorted({*roots.pins.glob(f"v[0-9]*/{cookie}")} - {ours})
+    return (others[-1] if others else ours), roots.run / cookie
+
+
+def is_foreign(pins: Path) -> bool:
+    """Whether pins are another ABI's: only their words can be read."""
+    return pins.parent.name != _VERSION
 
 
 def open_programs(pins: Path) -> programs.ProgramSet | None:
-    """The programs of a namespace, if they are loaded."""
+    """The programs of a namespace, if they are loaded and we know their maps."""
+    if is_foreign(pins):
+        return None
     try:
         return programs.ProgramSet(pins)
     except FileNotFoundError:
@@ -72,12 +86,12 @@ def sweep(roots: Roots) -> None:
     pins, _ = paths(roots)
     found = (*pins.parent.glob("*"), *roots.run.glob("*"))
     left = {path.name for path in found if path.name.isdecimal() and path.is_dir()}
-    idle = {name for name in left if not programs.in_use(pins.with_name(name))}
+    idle = {name for name in left if not loading.in_use(pins.with_name(name))}
     if not idle - {pins.name}:
         return
     for name in idle - {str(cookie) for cookie in live_cookies()}:
         with suppress(StateError), locked(roots.run / name, wait_s=0):
-            programs.unload(pins.with_name(name))
+            loading.unload(pins.with_name(name))
             forget_namespace(roots.run / name)
 
 
@@ -139,18 +153,51 @@ class Namespace:
                     log.warning("%s", exc)
         self.settle()
 
-    def load(self, max_groups: int | None) -> None:
-        """Have the programs loaded."""
+    def load(self, max_groups: int | None, carrier_test: bool | None) -> None:
+        """Have the programs loaded.
+
+        Args:
+            max_groups: that there is to be room for; None: as it is, or as usual.
+            carrier_test: whether they are to look at the slaves' carrier; None: as
+                it is, or as the roots say.
+
+        Raises:
+            StateError: they are loaded, and are not like that.
+        """
         ensure_bpffs(self.roots.pins)
         if self.host.programs is None:
             sweep(self.roots)
         self._checkpoint("before load")
-        programs.load(
-            self.host.pins, max_groups, lock_fd=self._lock_fd, scratch=self._scratch
+        loading.load(
+            self.host.pins,
+            max_groups,
+            self.roots.carrier_test if carrier_test is None else carrier_test,
+            store=self.roots.cache,
+            lock_fd=self._lock_fd,
+            scratch=self._scratch,
         )
         self._checkpoint("after load")
         if self.host.programs is None:
             self.host.programs = open_programs(self.host.pins)
+
+    def reload(self, *, carrier_test: bool) -> None:
+        """Have other programs pinned over the same maps; see loading.replace()."""
+        loading.replace(
+            self.host.pins,
+            carrier_test=carrier_test,
+            store=self.roots.cache,
+            lock_fd=self._lock_fd,
+            scratch=self._scratch,
+        )
+        if self.host.programs is not None:
+            self.host.programs.close()
+        self.host.programs = open_programs(self.host.pins)
+
+    def move_in(self) -> Path:
+        """Have our own pins in the place of another ABI's; where those are."""
+        former = self.host.pins
+        self.host.pins = former.parent.parent / _VERSION / former.name
+        return former
 
     def record(self, name: str) -> Record | None:
         """A group's record, by its name or by the present name of its master."""
@@ -232,6 +279,6 @@ class Namespace:
                 return  # their record was lost; they carry traffic all the same
             self.host.programs.close()
             self.host.programs = None
-        if not programs.in_use(self.host.pins):
-            programs.unload(self.host.pins)
+        if not loading.in_use(self.host.pins):
+            loading.unload(self.host.pins)
         shutil.rmtree(self._scratch, ignore_errors=True)
