@@ -8,7 +8,7 @@ one nothing will be brought back.
 from dataclasses import dataclass
 from typing import Any
 
-from pyfailover import commands, control, switching
+from pyfailover import commands, control, renewal, switching
 from pyfailover.commands import Wish
 from pyfailover.config import spec_to
 from pyfailover.mending import Outcome
@@ -41,6 +41,7 @@ def attach(roots: Roots, wish: Wish) -> tuple[Outcome, bool]:
         patient=wish.patient,
         persist=wish.persist,
         max_groups=wish.max_groups,
+        carrier_test=wish.carrier_test,
     )
     if reply is not None:
         return Outcome(reply["outcome"]), True
@@ -95,6 +96,19 @@ def reload(roots: Roots) -> dict[str, Any] | None:
         PyFailoverError: a file has an error; nothing is changed.
     """
     return _ask(roots, "reload")
+
+
+def replace_programs(roots: Roots, carrier_test: bool | None) -> bool:
+    """Have the programs replaced under traffic; whether a controller did it.
+
+    Raises:
+        PyFailoverError: see renewal.replace().
+    """
+    if _ask(roots, "replace", carrier_test=carrier_test) is not None:
+        return True
+    with locked_namespace(roots) as namespace:
+        renewal.replace(namespace, carrier_test=carrier_test)
+    return False
 
 
 def status(roots: Roots) -> dict[str, Any] | None:

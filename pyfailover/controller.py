@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 from pyfailover import commands, config, control, upkeep
 from pyfailover.errors import PyFailoverError
@@ -34,6 +35,7 @@ from pyfailover.netlink.events import (
 )
 from pyfailover.place import Roots, sole_controller
 from pyfailover.poll import POLL_S, News
+from pyfailover.renewal import renew, replace
 from pyfailover.service import Service
 from pyfailover.transaction import Namespace, locked_namespace, paths
 
@@ -92,6 +94,10 @@ class Controller:
 
     def _begin(self, namespace: Namespace) -> None:
         """Have the groups attached, before anything can happen to them."""
+        try:
+            renew(namespace, carrier_test=self._roots.carrier_test)
+        except PyFailoverError as exc:  # those that run go on
+            log_event(log, logging.ERROR, "old programs", error=exc, hint=exc.hint)
         upkeep.give_back_carriers(namespace)
         loaded = config.load(self._roots.etc, self._roots.netns)
         for error in loaded.errors:
@@ -146,6 +152,14 @@ class Controller:
             for task in forever:
                 task.cancel()
         log_event(log, logging.INFO, "stopped", groups=len(kept.keepers))
+
+    async def replace_programs(self, carrier_test: bool | None) -> None:
+        """Have the programs of this namespace replaced under traffic.
+
+        Raises:
+            PyFailoverError: see renewal.replace().
+        """
+        await self.kept.jobs.do(partial(replace, carrier_test=carrier_test))
 
     async def reload(self) -> commands.Reloaded:
         """Bring the namespace to what the files declare.

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 
@@ -127,7 +127,9 @@ class Demo:
             ("switch to eth2", lambda: self._switch("eth2"), "eth2", True),
             ("switch to auto", lambda: self._switch(None), "eth1", True),
             ("the controller is killed", self._kill, "eth1", True),
-            ("the controller is started", self._start, "eth1", True),
+            ("... and eth1 loses its carrier", self._cut, "eth2", False),
+            ("the controller is started", self._start, "eth2", True),
+            ("eth1 has it back", self._restore, "eth1", True),
         ):
             yield _Act(what=what, do=do, carrier=carrier, harmless=harmless)
 
@@ -219,6 +221,7 @@ class Demo:
                 f"--pin-root={self._roots.pins}",
                 f"--run-root={self._roots.run}",
                 f"--config-root={self._roots.etc}",
+                f"--cache-root={self._roots.cache}",
                 "run",
             ],
             stdin=subprocess.DEVNULL,
@@ -300,11 +303,12 @@ def run(roots: Roots) -> bool:
     """Run the demo; everything it made is gone afterwards, Ctrl-C included.
 
     Args:
-        roots: of the installation; the demo's pins are beside, not among them.
+        roots: of the installation; the demo's pins are beside, not among them. Only
+            its cache is used too: compiled programs are nobody's in particular.
 
     Returns:
         Whether every event ended on the right slave, and nothing was lost where no
         slave died.
     """
     with _line_buffered(), Lab() as lab, scratch_roots(roots.pins) as own:
-        return Demo(lab, own).run()
+        return Demo(lab, replace(own, cache=roots.cache)).run()

@@ -6,7 +6,7 @@ without an event loop: who calls it when is the controller's.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pyfailover import core
@@ -18,6 +18,8 @@ from pyfailover.announce import (
     others,
 )
 from pyfailover.core import Sight
+from pyfailover.datapath.abi import LinkState
+from pyfailover.datapath.kernel_steps import KernelStep
 from pyfailover.datapath.programs import ProgramSet
 from pyfailover.errors import StateError
 from pyfailover.ethtool import Ethtool
@@ -56,16 +58,24 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A slave whose carrier is asked for."""
+    """A group whose slaves are asked for their carrier, in another thread, too."""
 
     keeper: "Keeper"
-    slot: int
-    name: str
+    names: dict[int, str]  # by slot, of those that are there
 
-    @property
-    def known(self) -> bool:
-        """Whether it is thought to be ready; read in another thread, too."""
-        return self.keeper.group.slots[self.slot].sight.ready
+    def news(self, ethtool: Ethtool) -> list[tuple[int, bool]]:
+        """Slots whose slave is not as it is thought to be, and whether it is ready."""
+        found = self.keeper.ready(self.names, ethtool)
+        return [(n, ready) for n, ready in found.items() if ready is not self.knows(n)]
+
+    def knows(self, slot: int) -> bool:
+        """Whether a slave is thought to be ready."""
+        return self.keeper.group.slots[slot].sight.ready
+
+
+def _later(generation: int, than: int) -> bool:
+    """Of two generations of a word, which begin again after 2^32 - 1."""
+    return 0 < (generation - than) % 2**32 < 2**31
 
 
 class Keeper:
@@ -84,8 +94,10 @@ class Keeper:
         self._polled_at: dict[int, float] = {}  # changes that the poll saw, by slot
         self.lost: set[int] = set()  # ifindexes that went, until the record says so
         self._damped: dict[int, int] = {}  # times that were told, by slot
+        self._steps: list[KernelStep] = []  # of programs, not adopted yet
         sights = [self.sight(slot) for slot in range(len(record.spec.slaves))]
         word = view.loaded.word(record.index)
+        self._began_at = word.generation
         found = core.start(record.spec, word, sights, now)
         self._group = replace(found, pinned=record.pinned)
 
@@ -121,14 +133,38 @@ class Keeper:
         ifindex = self._seats.get(slot, 0)
         return None if ifindex in self.lost else self._view.links.get(ifindex)
 
-    def polled(self) -> list[Polled]:
+    def polled(self) -> Polled:
         """The slaves that are there."""
         links = self._view.links
-        return [
-            Polled(self, slot, links[ifindex].name)
+        names = {
+            slot: links[ifindex].name
             for slot, ifindex in self.record.slaves.items()
             if ifindex in links and ifindex not in self.lost
-        ]
+        }
+        return Polled(self, names)
+
+    def ready(self, names: Mapping[int, str], ethtool: Ethtool) -> dict[int, bool]:
+        """Which of these slaves are ready at this moment, by slot.
+
+        The programs know without waiting for the rtnl lock, where they can look at
+        links; what they do not see may be there all the same.
+        """
+        programs = self._view.programs
+        if programs is not None and programs.carrier_test:
+            links = programs.links(self.record.index)
+            seen = {n: links[n] for n in names if links[n] is not LinkState.NONE}
+        else:
+            seen = {}
+        found = {n: state is LinkState.READY for n, state in seen.items()}
+        for slot in names.keys() - found.keys():
+            ready = ethtool.ready(names[slot])
+            if ready is not None:
+                found[slot] = ready
+        return found
+
+    def _ready(self, slot: int, link: Link) -> bool:
+        found = self.ready({slot: link.name}, self._view.ethtool)
+        return found.get(slot, False)
 
     def sight(self, slot: int) -> Sight:
         """What the view has of a slave."""
@@ -157,7 +193,7 @@ class Keeper:
             sight = replace(sight, present=self._view.ethtool.up(link.name) is not None)
         stale = now < self._polled_at.get(slot, core.LONG_AGO) + _STALE_S
         if link is not None and sight.ready != known.ready and (sight.ready or stale):
-            if self._view.ethtool.ready(link.name):
+            if self._ready(slot, link):
                 sight = replace(sight, present=True, up=True, carrier=True)
             elif sight.ready:
                 sight = replace(sight, carrier=False)
@@ -190,6 +226,20 @@ class Keeper:
     def pin(self, slot: int | None) -> None:
         """The operator pinned the traffic, or unpinned it."""
         self._group = core.pin(self._group, slot)
+
+    def hear(self, step: KernelStep) -> Change | None:
+        """A program tells of a step.
+
+        Returns:
+            A change that nobody was there to see: it is only to be told.
+        """
+        if step.at < self._view.loaded.opened_at(self.record.index):
+            return None  # of a group that had this place before
+        if not _later(step.generation, self._began_at):
+            return self._stepped(step)
+        if _later(step.generation, self._group.word.generation):
+            self._steps.append(step)
+        return None
 
     # --- acting -----------------------------------------------------------
 
@@ -239,21 +289,50 @@ class Keeper:
         """Adopt the word in the map, if it is not the one that we know."""
         before = self._group.word
         found = self._view.loaded.word(self.record.index)
+        steps, self._steps = self._steps, []
         if found == before:
             return []
-        for slot in range(len(self._group.slots)):
-            link = self.link(slot)
-            if link is not None and found.left & ~before.left & 1 << slot:
-                self.see_ready(slot, bool(self._view.ethtool.ready(link.name)), now)
+        if found.by_kernel:  # who knew better than we
+            for slot, ready in self.ready(
+                self.polled().names, self._view.ethtool
+            ).items():
+                self.see_ready(slot, ready, now)
         self._group = core.adopt(self._group, found, now)
+        if found.by_kernel:
+            return self._taken(before, found, steps)
         if found.active == before.active:
             return []
-        if found.by_kernel:
-            by, why = Decider.KERNEL, self._lack(before.active)
-        else:
-            by = Decider.USER
-            why = Reason.FIRST if before.active is None else Reason.OPERATOR
-        return [self._changed(before, found, why, by, since)]
+        why = Reason.FIRST if before.active is None else Reason.OPERATOR
+        return [self._changed(before, found, why, Decider.USER, since)]
+
+    def _taken(
+        self, before: Word, found: Word, steps: Sequence[KernelStep]
+    ) -> list[Change]:
+        """The steps of programs from one word to another: each, if they told."""
+        changes = [self._stepped(step) for step in steps]
+        reached = steps[-1].after if steps else before.active
+        if reached != found.active and found.active is not None:
+            unheard = KernelStep(
+                at=time.monotonic(),
+                group=self.record.index,
+                generation=found.generation,
+                before=reached,
+                after=found.active,
+            )
+            changes.append(self._stepped(unheard))
+        return changes
+
+    def _stepped(self, step: KernelStep) -> Change:
+        """A program's step; not one packet was late for it."""
+        return self._change(
+            step.before,
+            step.after,
+            reason=self._lack(step.before),
+            by=Decider.KERNEL,
+            generation=step.generation,
+            took_s=0.0,
+            at=step.at,
+        )
 
     def _lack(self, slot: int | None) -> Reason:
         """Why a program left a slave."""
@@ -264,18 +343,38 @@ class Keeper:
     def _changed(
         self, before: Word, after: Word, why: Reason, by: Decider, since: float
     ) -> Change:
-        took = time.monotonic() - since
+        return self._change(
+            before.active,
+            after.active,
+            reason=why,
+            by=by,
+            generation=after.generation,
+            took_s=time.monotonic() - since,
+        )
+
+    def _change(
+        self,
+        before: int | None,
+        after: int | None,
+        *,
+        reason: Reason,
+        by: Decider,
+        generation: int,
+        took_s: float,
+        at: float | None = None,
+    ) -> Change:
         self._decider = by
         frames = sum(len(each.frames) for each in self._announcements)
         return Change(
             group=self.name,
-            before=self._name_of(before.active),
-            after=self._name_of(after.active),
-            reason=why,
+            before=self._name_of(before),
+            after=self._name_of(after),
+            reason=reason,
             by=by,
-            generation=after.generation,
-            took_s=took,
+            generation=generation,
+            took_s=took_s,
             announced=frames if self.record.spec.announce_count else 0,
+            at=at,
         )
 
     def _name_of(self, slot: int | None) -> str | None:

@@ -16,6 +16,7 @@ from pyfailover import commands, config, upkeep
 from pyfailover.announce import Announcer, Source
 from pyfailover.commands import Reloaded
 from pyfailover.config import Declared
+from pyfailover.datapath.kernel_steps import KernelSteps
 from pyfailover.ethtool import Ethtool
 from pyfailover.history import Kind
 from pyfailover.jobs import Jobs, Records
@@ -49,6 +50,7 @@ class Kept:
         self.masters: dict[int, Keeper] = {}  # by ifindex
         self._incomplete: dict[str, Keeper] = {}  # waits for a slave, or its master
         self.view = View(Ethtool(), Announcer())
+        self._steps: KernelSteps | None = None
         self.jobs = Jobs(roots, self.adopt)
         self.teller = Teller(run, partial(loop.call_later, _TELL_AFTER_S))
         self.poll = Poll(self.see_polled, poll_s)
@@ -115,6 +117,8 @@ class Kept:
         self._hold(keeper)
         keeper.prepare()
         self.settle(keeper, now)
+        if keeper.group.word.by_kernel:  # nobody announced that
+            self._announce(keeper, record.spec.announce_count)
         name = keeper.name
         if record.created:  # known without a look
             self._learn_carrier(name, record.spec.side is Side.STACK)
@@ -130,15 +134,22 @@ class Kept:
         """Have the programs open that are pinned now. If somebody removed the pins
         those that run still obey, until all is attached anew."""
         try:
-            inode = self._pins.stat().st_ino
+            inode = (self._pins / "maps" / "fo_about").stat().st_ino
         except FileNotFoundError:
             return
         if inode != self._pins_inode or self.view.programs is None:
             self._close()
             self.view.programs = open_programs(self._pins)
             self._pins_inode = inode
+            if self.view.programs is not None:
+                self._steps = KernelSteps(self.view.programs.steps)
+                self._loop.add_reader(self._steps.fd, self._hear)
 
     def _close(self) -> None:
+        if self._steps is not None:
+            self._loop.remove_reader(self._steps.fd)
+            self._steps.close()
+            self._steps = None
         if self.view.programs is not None:
             self.view.programs.close()
         self.view.programs = None
@@ -162,19 +173,30 @@ class Kept:
 
     def _poll_these(self) -> None:
         """Have the slaves polled that are there now, by their present names."""
-        self.poll.polled = [
-            each for keeper in self.keepers.values() for each in keeper.polled()
-        ]
+        self.poll.polled = [keeper.polled() for keeper in self.keepers.values()]
 
     def see_polled(self, news: News, since: float) -> None:
         """Slaves are not as they were thought to be."""
-        for polled, ready in news:
+        for polled, slot, ready in news:
             # The poll says it again and again until it is taken in.
-            if polled.known is ready:
+            if polled.knows(slot) is ready:
                 continue
             if self.keepers.get(polled.keeper.name) is polled.keeper:
-                polled.keeper.see_ready(polled.slot, ready, since)
+                polled.keeper.see_ready(slot, ready, since)
                 self.settle(polled.keeper, since)
+
+    def _hear(self) -> None:
+        """Programs stepped."""
+        steps = [] if self._steps is None else self._steps.take()
+        keepers = {keeper.record.index: keeper for keeper in self.keepers.values()}
+        for step in steps:
+            past = keepers[step.group].hear(step) if step.group in keepers else None
+            if past is not None:
+                self.teller.tell(past.as_event())
+        now = time.monotonic()
+        for index in dict.fromkeys(step.group for step in steps):
+            if index in keepers:
+                self.settle(keepers[index], now)
 
     def lose_slave(self, ifindex: int, since: float) -> None:
         """An interface is gone that was a slave."""

@@ -9,6 +9,7 @@ Asking waits for the rtnl lock, so it is not done in the event loop.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pyfailover.ethtool import Ethtool
@@ -20,7 +21,7 @@ _HOT_S = 1.0
 
 POLL_S = 0.005
 
-News = list[tuple[Polled, bool]]
+News = list[tuple[Polled, int, bool]]  # slot, and whether its slave is ready
 
 
 @dataclass(slots=True)
@@ -50,9 +51,9 @@ class Poll:
                 start = time.thread_time()
                 news: News = []
                 for each in self.polled:
-                    ready = ethtool.ready(each.name)
-                    if ready is not None and ready is not each.known:
-                        news.append((each, ready))
+                    # The programs may be replaced, or go, this very moment.
+                    with suppress(OSError, KeyError):
+                        news += ((each, *found) for found in each.news(ethtool))
                 cost = time.thread_time() - start
                 share = _HOT_SHARE if time.monotonic() < self._hot_until else _SHARE
                 if news:

@@ -76,6 +76,7 @@ class GroupStatus:
     counters: Mapping[str, int]
     policy: Policy
     pinned: str | None  # slave that the operator holds the traffic on
+    carrier_test: bool | None = None  # whether programs look at links; None: none
     carrier: str | None = None  # what becomes of the master's
     degraded_since: float | None = None  # unix seconds
     trouble: str | None = None  # what the controller could not do
@@ -149,6 +150,7 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
         else Word(generation=0, active=None)
     )
     counters = programs.counters(record.index) if live and programs else None
+    tested = programs.carrier_test if live and programs else None
     intact = {
         step.ifindex
         for step in map(from_data, record.steps)
@@ -178,7 +180,8 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
     active = next((s for s in slaves if s.active), None)
     return GroupStatus(
         name=spec.name,
-        health=_health(record, slaves, active, whole),
+        health=_health(record, slaves, active, whole, tested=tested),
+        carrier_test=tested,
         side=spec.side,
         tc=record.tc,
         created=record.created,
@@ -199,20 +202,26 @@ def _health(
     slaves: Sequence[SlaveStatus],
     active: SlaveStatus | None,
     whole: bool,
+    *,
+    tested: bool | None,
 ) -> Health:
     if not record.attached:
         return Health.IDLE
-    if active is None or not (active.ready and active.attached and whole):
+    good = [s for s in slaves if s.ready and s.attached]
+    # Programs that look at links leave one that is not ready with the next packet.
+    leaves = tested and not (active and active.ready)
+    carries = bool(good) if leaves else active in good
+    if not (carries and whole):
         return Health.DOWN
-    good = all(s.ready and s.attached for s in slaves)
-    return Health.OK if good else Health.DEGRADED
+    return Health.OK if len(good) == len(slaves) else Health.DEGRADED
 
 
 def table(group: GroupStatus) -> Iterator[str]:
     """A group in lines of at most 80 columns."""
     yield f"{group.name}: {group.health}, active {_short(group.active or '-')}"
+    test = {True: ", carrier test on", False: ", carrier test off", None: ""}
     yield (
-        f" {group.side} master by {group.tc}, "
+        f" {group.side} master by {group.tc}{test[group.carrier_test]}, "
         f"generation {group.generation} by {group.decided_by}"
     )
     pinned = f", pinned to {_short(group.pinned)}" if group.pinned else ""
@@ -284,9 +293,8 @@ def _advice(group: GroupStatus) -> Iterator[str]:
             subsequent_indent="  ",
             break_on_hyphens=False,
         )
-    active = next((s for s in group.slaves if s.active), None)
     spare = next((s for s in group.slaves if s.ready and s.attached), None)
-    if spare is not None and not (active and active.ready and active.attached):
+    if spare is not None and group.health is Health.DOWN and group.master_attached:
         yield f" traffic is lost: 'pyfailover switch {group.name} {spare.name}'"
     plugged = [s for s in group.slaves if s.ifindex is not None]
     if not group.master_attached or not all(s.attached for s in plugged):

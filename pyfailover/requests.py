@@ -32,6 +32,7 @@ class Requests:
             "detach": self._detach,
             "switch": self._switch,
             "reload": self._reload,
+            "replace": self._replace,
         }
 
     async def handle(self, request: Request) -> Reply:
@@ -76,6 +77,7 @@ class Requests:
             patient=bool,
             persist=bool,
             max_groups=(int, type(None)),
+            carrier_test=(bool, type(None)),
         )
         spec = spec_from(found.pop("spec"), "request")
         room = found["max_groups"]
@@ -120,6 +122,11 @@ class Requests:
         )
         kept.teller.note(keeper.name, Kind.PIN, after=slave, by=Decider.USER)
         return {"change": _shown(changes[-1]) if changes else None}
+
+    async def _replace(self, request: Request) -> Reply:
+        found = _arguments(request, carrier_test=(bool, type(None)))
+        await self._controller.replace_programs(found["carrier_test"])
+        return {}
 
     async def _reload(self, request: Request) -> Reply:
         _arguments(request)

@@ -38,11 +38,13 @@ class Change:
     generation: int
     took_s: float  # from knowing that it was due to the word in the map
     announced: int = 0  # frames for it, each sent once or more often
+    at: float | None = None  # of time.monotonic(); None: now
 
     def as_event(self) -> Event:
         """As it is written down."""
+        ago = 0.0 if self.at is None else time.monotonic() - self.at
         return Event(
-            time=time.time(),
+            time=time.time() - ago,
             group=self.group,
             kind=Kind.SWITCH,
             before=self.before,
@@ -192,12 +194,13 @@ def _move(
 
 def announce_active(namespace: Namespace, record: Record) -> None:
     """Announce the master's addresses out of the slave that became active."""
-    if namespace.host.loaded.word(record.index).active is None:
+    programs, name = namespace.host.loaded, record.spec.name
+    if programs.word(record.index).active is None:
+        until = (
+            "one is" if programs.carrier_test else f"'pyfailover switch {name} SLAVE'"
+        )
         log.warning(
-            "no slave of '%s' is ready: its traffic is dropped until "
-            "'pyfailover switch %s SLAVE'",
-            record.spec.name,
-            record.spec.name,
+            "no slave of '%s' is ready: its traffic is dropped until %s", name, until
         )
         return
     if not record.spec.announce_count:

@@ -12,7 +12,14 @@ import click
 from pyfailover import __version__, logs
 from pyfailover.errors import BuildError, PyFailoverError
 from pyfailover.logs import Style
-from pyfailover.place import ETC_ROOT, PIN_ROOT, RUN_ROOT, Roots, in_named_namespace
+from pyfailover.place import (
+    CACHE_ROOT,
+    ETC_ROOT,
+    PIN_ROOT,
+    RUN_ROOT,
+    Roots,
+    in_named_namespace,
+)
 
 _DIR = click.Path(path_type=Path, file_okay=False)
 
@@ -70,6 +77,13 @@ def main() -> None:
     show_default=True,
     help="Directory that holds the files of lasting groups.",
 )
+@click.option(
+    "--cache-root",
+    type=_DIR,
+    default=CACHE_ROOT,
+    show_default=True,
+    help="Directory that holds the compiled programs.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and compiler logs.")
 @click.version_option(__version__, prog_name="pyfailover")
 @click.pass_context
@@ -79,6 +93,7 @@ def cli(
     pin_root: Path,
     run_root: Path,
     config_root: Path,
+    cache_root: Path,
     debug: bool,
 ) -> None:
     """Linux net_failover in eBPF: one master, a primary, standbys.
@@ -89,7 +104,9 @@ def cli(
         level=logging.DEBUG if debug else logging.WARNING, format="%(message)s"
     )
     logging.getLogger().handlers[0].setFormatter(_Lowercase())
-    context.obj = Roots(pins=pin_root, run=run_root, etc=config_root, netns=netns)
+    context.obj = Roots(
+        pins=pin_root, run=run_root, etc=config_root, cache=cache_root, netns=netns
+    )
     context.with_resource(in_named_namespace(netns))
 
 

@@ -140,6 +140,12 @@ def _group_options(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.IntRange(1, 4096),
                 help="Groups that this namespace can have; counts at the first.",
             ),
+            click.option(
+                "--carrier-test/--no-carrier-test",
+                default=None,
+                help="Whether the kernel's programs look at the slaves' carrier "
+                "themselves; counts at the first group.  [default: if they can]",
+            ),
         ]
     ):
         command = option(command)
@@ -175,6 +181,7 @@ def _wish(master: str, options: dict[str, Any], *, create: bool) -> Wish:
         patient=options["patient"],
         persist=options["persist"],
         max_groups=options["max_groups"],
+        carrier_test=options["carrier_test"],
     )
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Commands that run for long, and what steers them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pyfailover import asking
-from pyfailover.cli.app import cli, log_to_stderr
+from pyfailover.cli.app import cli, log_to_stderr, warn_no_controller
 from pyfailover.errors import StateError
 from pyfailover.logs import Style
 from pyfailover.place import NETNS_DIR, Roots, join_namespace
@@ -44,8 +45,20 @@ Examples:
     show_default=True,
     help="How often slaves are asked for their carrier: the kernel may tell late.",
 )
+@click.option(
+    "--carrier-test/--no-carrier-test",
+    default=None,
+    help="Whether the programs that are loaded for a first group look at the "
+    "slaves' carrier themselves.  [default: if they can]",
+)
 @click.pass_obj
-def run(roots: Roots, log_format: str, reconcile: float, poll: float) -> None:
+def run(
+    roots: Roots,
+    log_format: str,
+    reconcile: float,
+    poll: float,
+    carrier_test: bool | None,
+) -> None:
     """Be the controller: fail over, bring back, mend; one for each namespace."""
     from pyfailover.controller import Controller
     from pyfailover.requests import Requests
@@ -55,14 +68,40 @@ def run(roots: Roots, log_format: str, reconcile: float, poll: float) -> None:
         # All threads to come shall be there, too.
         name = roots.netns
         join_namespace(Path(name) if "/" in name else NETNS_DIR / name)
+    roots = replace(roots, carrier_test=carrier_test)
     controller = Controller(roots, reconcile_s=reconcile, poll_s=poll / 1000)
     controller.run(Requests(controller).handle)
 
 
-@cli.command(epilog="\b\nExample:\n  pyfailover reload\n")
+@cli.command(
+    epilog="""\b
+Examples:
+  pyfailover reload
+  pyfailover reload --programs
+  pyfailover reload --programs --no-carrier-test
+"""
+)
+@click.option(
+    "--programs",
+    is_flag=True,
+    help="Replace the kernel's programs under traffic instead.",
+)
+@click.option(
+    "--carrier-test/--no-carrier-test",
+    default=None,
+    help="With --programs: whether the new ones look at the slaves' carrier.  "
+    "[default: as it is]",
+)
 @click.pass_obj
-def reload(roots: Roots) -> None:
+def reload(roots: Roots, programs: bool, carrier_test: bool | None) -> None:
     """Have the controller read the files of lasting groups again."""
+    if programs:
+        if not asking.replace_programs(roots, carrier_test):
+            warn_no_controller()
+        click.echo("the programs are replaced")
+        return
+    if carrier_test is not None:
+        raise click.UsageError("--[no-]carrier-test goes with --programs")
     done = asking.reload(roots)
     if done is None:
         raise StateError("no controller runs here", hint="pyfailover run")

@@ -33,8 +33,10 @@ def examine(
     with Netlink() as netlink, Ethtool() as ethtool:
         host = Host(netlink, ethtool, pins, open_programs(pins))
         try:
-            findings += toolchain(system, loaded=host.programs is not None)
-            findings += surroundings(roots, run, system)
+            loaded = host.programs is not None
+            findings += toolchain(system, roots.cache, loaded=loaded)
+            test = None if host.programs is None else host.programs.carrier_test
+            findings += surroundings(roots, run, system, carrier_test=test)
             running = managers(system)
             findings.append(opaque_managers(running))
             examiner = Examiner(host, Journal(run).all(), running, system)

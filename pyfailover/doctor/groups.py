@@ -41,7 +41,7 @@ def _attachments(status: GroupStatus) -> Finding:
 def _traffic(status: GroupStatus) -> Finding:
     """Whether it flows now."""
     look = Finding(subject=status.name, what="active", found=status.active or "nobody")
-    if any(s.active and s.ready for s in status.slaves):
+    if any(s.ready and (s.active or status.carrier_test) for s in status.slaves):
         return look
     spare = next((s.name for s in status.slaves if s.ready and s.attached), "SLAVE")
     return replace(

@@ -6,7 +6,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from pyfailover.datapath import hooks, libbpf
+from pyfailover.datapath import btf, cache, hooks, libbpf
+from pyfailover.datapath.loading import DEFAULT_MAX_GROUPS
+from pyfailover.datapath.recipe import Recipe
 from pyfailover.datapath.toolchain import find_headers
 from pyfailover.doctor.findings import Finding, Level, fatal
 from pyfailover.doctor.system import HOST, System, value
@@ -54,13 +56,6 @@ def _kernel(system: System) -> Finding:
             cost="network namespaces cannot be told apart (SO_NETNS_COOKIE)",
             mend="boot Linux 5.14 or later; 6.6 has all that is used",
         )
-    if version < (6, 2):
-        return replace(
-            look,
-            level=Level.COST,
-            cost="programs cannot look at a slave's carrier themselves",
-            mend="boot Linux 6.2 or later",
-        )
     return look
 
 
@@ -77,12 +72,22 @@ def _libbpf() -> Finding:
     return Finding(what="libbpf", found="loads")
 
 
-def toolchain(system: System, *, loaded: bool) -> Iterator[Finding]:
-    """What compiling needs; programs that are loaded do without."""
-    lack = replace(
-        Finding(what="", found=""),
-        level=Level.COST if loaded else Level.FATAL,
-        cost="the programs are loaded, but could not be once more"
+def toolchain(system: System, store: Path, *, loaded: bool) -> Iterator[Finding]:
+    """What compiling needs; programs that are loaded or kept do without.
+
+    Args:
+        store: where compiled programs are kept.
+    """
+    kept = cache.has(store, Recipe(DEFAULT_MAX_GROUPS, btf.lack() is None))
+    fits = "has what this kernel needs" if kept else "has nothing for this kernel yet"
+    yield Finding(what="program cache", found=fits)
+    lack = Finding(
+        what="",
+        found="",
+        level=Level.COST if loaded or kept else Level.FATAL,
+        cost="the programs are kept, but not for other kernels or --max-groups"
+        if kept
+        else "the programs are loaded, but could not be once more"
         if loaded
         else "the programs cannot be compiled",
     )
@@ -110,18 +115,16 @@ def _has_bcc() -> bool:
     return any((Path(place) / "libbcc.py").is_file() for place in places or ())
 
 
-def surroundings(roots: Roots, run: Path, system: System) -> Iterator[Finding]:
-    """What attaching and failing over go better with, or not without."""
-    if system.btf.is_file():
-        yield Finding(what="BTF", found=str(system.btf))
-    else:
-        yield Finding(
-            level=Level.COST,
-            what="BTF",
-            found=f"no {system.btf}",
-            cost="programs cannot look at a slave's carrier themselves",
-            mend="a kernel with CONFIG_DEBUG_INFO_BTF",
-        )
+def surroundings(
+    roots: Roots, run: Path, system: System, *, carrier_test: bool | None
+) -> Iterator[Finding]:
+    """What attaching and failing over go better with, or not without.
+
+    Args:
+        carrier_test: of the programs that are loaded; None: there are none.
+    """
+    test = _carrier_test(system, carrier_test)
+    yield test
     if on_bpffs(roots.pins):
         yield Finding(what="bpffs", found=f"under {roots.pins}")
     else:
@@ -142,17 +145,35 @@ def surroundings(roots: Roots, run: Path, system: System) -> Iterator[Finding]:
             cost="clsact filters instead, which 'tc qdisc del' takes away unasked",
             mend="boot Linux 6.6 or later",
         )
-    yield _controller(run)
+    yield _controller(run, needed=test.level is not Level.OK)
 
 
-def _controller(run: Path) -> Finding:
+def _carrier_test(system: System, loaded: bool | None) -> Finding:
+    """Whether programs look, or could look, at the slaves' links themselves."""
+    why = btf.lack(system.btf)
+    look = Finding(
+        level=Level.COST,
+        what="carrier test",
+        found="this kernel has " + (why or "all that it takes"),
+        cost="a lost carrier is left when the controller knows of it, not at once",
+        mend="a kernel with BTF, Linux 6.2 or later",
+    )
+    if loaded or (loaded is None and why is None):
+        found = "in the programs" if loaded else look.found
+        return replace(look, level=Level.OK, found=found, cost="", mend="")
+    if why is None:
+        mend = "pyfailover reload --programs --carrier-test"
+        return replace(look, found="not in the programs that are loaded", mend=mend)
+    return look
+
+
+def _controller(run: Path, *, needed: bool) -> Finding:
     look = Finding(what="controller", found="none runs")
     pid = controller_pid(run)
     if pid is not None:
         return replace(look, found=f"process {pid}")
-    return replace(
-        look,
-        level=Level.FATAL,
-        cost="a lost carrier would not be noticed, and nothing brought back",
-        mend="pyfailover run",
-    )
+    if needed:
+        cost = "a lost carrier would not be noticed, and nothing brought back"
+        return replace(look, level=Level.FATAL, cost=cost, mend="pyfailover run")
+    cost = "what was left is not brought back, and the network is not told"
+    return replace(look, level=Level.COST, cost=cost, mend="pyfailover run")

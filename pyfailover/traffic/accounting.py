@@ -27,25 +27,40 @@ class Sent:
     Batch i has `count[i]` packets with numbers from `first_seq[i]` up, sent at
     `t_ns[i]`. `refused` of all numbers were refused by the sender's own stack
     (no route, no buffer); they count as sent, for a user has lost them.
+    `moved_ns` is when the sender took to another link; numbers sent since then
+    went there, all others did not.
     """
 
     first_seq: Sequence[int]
     count: Sequence[int]
     t_ns: Sequence[int]
     refused: int = 0
+    moved_ns: int | None = None
 
     @property
     def total(self) -> int:
         """How many numbers were sent in all."""
         return sum(self.count)
 
+    @property
+    def rate(self) -> float:
+        """Numbers a second; 0 for less than two batches."""
+        if len(self.t_ns) < 2:
+            return 0.0
+        # The time that the last batch took is not known.
+        return (self.total - self.count[-1]) * 1e9 / (self.t_ns[-1] - self.t_ns[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What a receiver got, in the order of arrival, a packet per place."""
+    """What a receiver got, in the order of arrival, a packet per place.
+
+    `overflowed` more arrived, but the receiver was too slow for them.
+    """
 
     seq: Sequence[int]
     t_ns: Sequence[int]
+    overflowed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ import socket
 import struct
 import time
 from array import array
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import repeat
 from typing import cast
 
@@ -43,7 +45,9 @@ _BATCH = 64
 _FLOOD_BATCH = 256
 _SPIN_RATE = 50_000
 
-_SO_RCVBUFFORCE = 33  # not in the socket module
+# Not in the socket module.
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
 _RECEIVE_BUFFER = 64 << 20
 _TURN_S = 0.02
 _SILENT_TURNS = 15  # 0.3 s
@@ -60,6 +64,10 @@ class UdpStream(Stream):
     Works over IPv4 and IPv6. `rate` is in packets a second, None means as fast
     as possible; `payload` in bytes, at least 16. From 50,000 packets a second
     up the sender keeps its processor busy.
+
+    `links` are interfaces of the sender's. It sends out of the first, and as soon
+    as its stack refuses that out of the next, for good: a far end that leaves a
+    dead link by itself, at a number that is known.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class UdpStream(Stream):
         sender_cpu: int | None = None,
         receiver_cpu: int | None = None,
         start_timeout: float = 5.0,
+        links: Sequence[str] = (),
     ) -> None:
         if payload < _HEADER:
             raise ValueError(f"no room for the number: payload {payload} < {_HEADER}")
@@ -91,6 +100,7 @@ class UdpStream(Stream):
         self._rate = rate
         self._fast = rate is None or rate >= _SPIN_RATE
         self._payload = payload
+        self._links = links
 
     def stop(self) -> tuple[Sent, Received]:
         """Stop sending, wait for what is still under way, and collect.
@@ -117,7 +127,12 @@ class UdpStream(Stream):
         words = self._words
         firsts, counts, times = array("Q"), array("Q"), array("Q")
         number, refused = 1, 0
-        with _sending_socket(self.ends) as sock:
+        moved_ns = None
+        with ExitStack() as sockets:
+            sock, *others = (
+                sockets.enter_context(_sending_socket(self.ends, link))
+                for link in self._links or (None,)
+            )
             out = Datagrams(_BATCH, self._payload)
             self._prime(sock, out)
             pacer = Pacer(
@@ -128,6 +143,10 @@ class UdpStream(Stream):
                     now = time.monotonic_ns()
                     out.number(number, wanted, now)
                     done = _send_some(sock, out, wanted)
+                    if not done and others:
+                        sock = others.pop(0)
+                        moved_ns = time.monotonic_ns()
+                        continue
                     if not done:
                         # For its user a refused datagram is lost like any other.
                         refused += 1
@@ -138,7 +157,13 @@ class UdpStream(Stream):
                     number += done
                     wanted -= done
                     words[SENT] = number - 1
-        return Sent(first_seq=firsts, count=counts, t_ns=times, refused=refused)
+        return Sent(
+            first_seq=firsts,
+            count=counts,
+            t_ns=times,
+            refused=refused,
+            moved_ns=moved_ns,
+        )
 
     def _prime(self, sock: socket.socket, out: Datagrams) -> None:
         """Send number 0 until one arrives: the path is open from end to end."""
@@ -178,10 +203,11 @@ class UdpStream(Stream):
                 times.append(now)
                 latest = fresh[-1]
                 words[RECEIVED] = len(numbers)
+            overflowed = _overflowed(sock)
         each = array("Q")
         for now, count in zip(times, counts, strict=True):
             each.extend(repeat(now, count))
-        return Received(seq=numbers, t_ns=each)
+        return Received(seq=numbers, t_ns=each, overflowed=overflowed)
 
 
 def udp_flood(
@@ -278,8 +304,10 @@ def _take_napping(sock: socket.socket, into: Datagrams) -> int:
     return 0
 
 
-def _sending_socket(ends: Ends) -> socket.socket:
+def _sending_socket(ends: Ends, link: str | None = None) -> socket.socket:
     sock = ends.new_socket(socket.SOCK_DGRAM)
+    if link is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_TIMEOUT_S))
     sock.bind(ends.source())
     sock.connect(ends.target())
@@ -292,6 +320,13 @@ def _receiving_socket(ends: Ends) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TURN_S))
     sock.bind(ends.target())
     return sock
+
+
+def _overflowed(sock: socket.socket) -> int:
+    """Datagrams for which a socket had no room."""
+    meminfo = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+    drops: int = struct.unpack_from("@I", meminfo, 32)[0]
+    return drops
 
 
 def _timeval(seconds: float) -> bytes:
