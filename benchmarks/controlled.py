@@ -149,6 +149,7 @@ def command(host: Namespace, roots: Roots, *args: str) -> list[str]:
         f"--pin-root={roots.pins}",
         f"--run-root={roots.run}",
         f"--config-root={roots.etc}",
+        f"--cache-root={roots.cache}",
         *args,
     ]
 
@@ -181,13 +182,25 @@ class Batch:
 class Controller:
     """A `pyfailover run` that is ready."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
     ready_after_s: float  # from the start of the process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
 def controller(host: Namespace, roots: Roots) -> Iterator[Controller]:
     """Run the real controller; it is told to end, and leaves the groups as they are.
+
+    It may be killed before.
 
     Raises:
         RuntimeError: it did not come up, or did not end well; says what it said.
@@ -205,7 +218,9 @@ def controller(host: Namespace, roots: Roots) -> Iterator[Controller]:
             process = subprocess.Popen(argv, stderr=err, env=environment)
             try:
                 ready = _ready(told, process, argv, log)
-                yield Controller(pid=process.pid, ready_after_s=ready - start)
+                yield Controller(process=process, ready_after_s=ready - start)
+                if process.returncode == -signal.SIGKILL:
+                    return
                 process.send_signal(signal.SIGTERM)
                 if process.wait(30) != 0:
                     raise RuntimeError(_complaint(argv, process, log))

@@ -4,25 +4,39 @@
 `rss` and `pss`: of a controller with 1 and with 300 groups that has nothing to do
 (/proc/PID/smaps_rollup), beside an interpreter with pyroute2 and click imported.
 `ready`: from the start of the process until it tells the service manager that it
-is ready, the groups being attached already, and `create`: the command, without a
-controller, for the first group of a namespace, whose programs are compiled, and
-for the second; beside the start of an interpreter that does nothing. Medians.
+is ready, the groups being attached already. `ready_cold` and `ready_cached`: a
+controller that has to load the programs for its one declared group, and compile
+them first, or find them in the cache.
+
+`create`: the command, without a controller, for the first group of a namespace,
+`cold` and `cached` alike, and `loaded` for a second one; its `_rss` is the largest
+that a process of it had, the compiler's being one of its own. `load_cached`: from
+the call until the programs are pinned, without an interpreter's start. The baseline
+of all times is the start of an interpreter that does nothing. Medians.
 """
 
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.controlled import Site, command, controller, plug, settle, site
 from benchmarks.rows import Row, options, report
 from pyfailover import control
-from pyfailover.lab import Lab, scratch_roots
+from pyfailover.lab import Lab, Namespace, scratch_roots
+from pyfailover.place import Roots
+from pyfailover.transaction import locked_namespace
 
 _SIZES = (1, 300)
+_DECLARED = """\
+master = "fo0"
+create = true
+primary = "a0"
+standbys = ["b0"]
+"""
 
 
 def main() -> None:
@@ -41,9 +55,13 @@ def main() -> None:
             rows.append(_row(f"{what}_{groups}", value, "MB", bare[what]))
         ready_ms = statistics.median(ready_s for _, ready_s in found) * 1e3
         rows.append(_row(f"ready_{groups}", ready_ms, "ms", start_ms))
-    times = [_creates() for _ in range(runs)]
-    for what, each in zip(("cold", "warm"), zip(*times, strict=True), strict=True):
-        rows.append(_row(f"create_{what}", statistics.median(each), "ms", start_ms))
+    times = [_first_groups() for _ in range(runs)]
+    for what in times[0]:
+        value = statistics.median(each[what] for each in times)
+        if what.endswith("_rss"):
+            rows.append(_row(what, value, "MB", bare["rss"]))
+        else:
+            rows.append(_row(what, value, "ms", start_ms))
     report("footprint", rows, chosen)
 
 
@@ -84,17 +102,58 @@ def _megabytes(text: str) -> float:
     return int(text.split()[0]) * 1024 / 1e6
 
 
-def _creates() -> Iterable[float]:
-    """Milliseconds of the first and of the second group."""
-    with Lab() as lab, scratch_roots() as roots:
-        host, far = lab.namespace("host"), lab.namespace("far")
-        took = []
-        for n in (0, 1):
-            plug(host, far, [n])
-            slaves = ("--primary", f"a{n}", "--standby", f"b{n}")
-            argv = command(host, roots, "create", f"fo{n}", *slaves)
-            took.append(_time(partial(_run, argv)))
-        return took
+def _first_groups() -> dict[str, float]:
+    """What a namespace's first group costs, and then a second, in ms and MB.
+
+    Programs are compiled, and then found in the cache.
+    """
+    found: dict[str, float] = {}
+    with Lab() as lab:
+        with scratch_roots() as roots:
+            for what in ("cold", "cached"):
+                host = _plugged(lab, f"create-{what}")
+                found |= _create(host, roots, 0, f"create_{what}")
+            found |= _create(host, roots, 1, "create_loaded")
+            found["load_cached"] = _load(_plugged(lab, "load"), roots)
+        with scratch_roots() as roots:
+            roots.etc.mkdir(parents=True)
+            for what in ("cold", "cached"):
+                host = _plugged(lab, f"ready-{what}")
+                declared = f'netns = "{host.name}"\n{_DECLARED}'
+                (roots.etc / "fo0.toml").write_text(declared)
+                with controller(host, roots) as running:
+                    found[f"ready_{what}"] = running.ready_after_s * 1e3
+                    host.ifindex("fo0")  # it is made
+    return found
+
+
+def _plugged(lab: Lab, name: str) -> Namespace:
+    """A new namespace with the slaves of two groups."""
+    host = lab.namespace(name)
+    plug(host, lab.namespace(f"{name}-far"), [0, 1])
+    return host
+
+
+def _load(host: Namespace, roots: Roots) -> float:
+    """Milliseconds until the programs are loaded and pinned."""
+    with host.enter(), locked_namespace(roots) as namespace:
+        return _time(lambda: namespace.load(None, None))
+
+
+def _create(host: Namespace, roots: Roots, n: int, name: str) -> dict[str, float]:
+    """Milliseconds and the most MB of a `create`."""
+    slaves = ("--primary", f"a{n}", "--standby", f"b{n}")
+    argv = command(host, roots, "create", f"fo{n}", *slaves)
+    start = time.perf_counter()
+    with subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)
+    took_ms = (time.perf_counter() - start) * 1e3
+    return {name: took_ms, f"{name}_rss": used.ru_maxrss * 1024 / 1e6}
 
 
 def _start() -> None:

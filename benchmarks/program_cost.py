@@ -2,7 +2,8 @@
 """What each program costs for one packet, in ns, beside an empty program.
 
 BPF_PROG_TEST_RUN over an IPv4/UDP frame of 60 bytes, a million repetitions a
-run, runs of all programs in turn, medians.
+run, runs of all programs in turn, medians. `carrier_` are the programs that look at
+the slave's carrier, beside the plain ones of the same run.
 """
 
 import ctypes
@@ -10,7 +11,8 @@ import os
 import statistics
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from benchmarks.rows import Row, alternate, options, report
@@ -24,6 +26,14 @@ from pyfailover.transaction import locked_namespace, paths
 
 MAC = "02:00:5e:10:00:01"
 _CTX_SIZE, _CTX_IFINDEX = 192, 40
+_CARRIER = "carrier_"
+_PORTS = (
+    ("stack_tx", "fo_stack_tx", "st0"),
+    ("stack_rx", "fo_stack_rx", "eth1"),
+    ("stack_rx_inactive", "fo_stack_rx", "eth2"),
+    ("wire_tx", "fo_wire_tx", "wi0-low"),
+    ("wire_rx", "fo_wire_rx", "eth3"),
+)
 
 
 def main() -> None:
@@ -31,27 +41,50 @@ def main() -> None:
     chosen = options(__doc__)
     runs, repeat = (3, 100_000) if chosen.quick else (15, 1_000_000)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with Lab() as lab, scratch_roots() as roots:
-        host, far = lab.namespace("host"), lab.namespace("far")
-        _groups(lab, host, far, roots)
-        with host.enter(), ProgramSet(paths(roots)[0]) as programs:
-            cases = _cases(host, programs, repeat)
-            values = alternate(cases, runs)
-    empty = statistics.median(values["empty"])
+    with (
+        _cases(repeat, carrier_test=False) as plain,
+        _cases(repeat, carrier_test=True) as carrier,
+    ):
+        empty = {"empty": partial(_time, _empty_program(), 1, repeat)}
+        values = alternate(empty | plain | carrier, runs)
+    medians = {case: statistics.median(found) for case, found in values.items()}
     rows = [
         Row(
             case=case,
-            value=statistics.median(found),
+            value=value,
             unit="ns a packet",
-            baseline=empty,
+            baseline=medians[
+                case.removeprefix(_CARRIER) if case in carrier else "empty"
+            ],
             better="lower",
         )
-        for case, found in values.items()
+        for case, value in medians.items()
     ]
     report("program_cost", rows, chosen)
 
 
-def _groups(lab: Lab, host: Namespace, far: Namespace, roots: Roots) -> None:
+@contextmanager
+def _cases(
+    repeat: int, *, carrier_test: bool
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """Runs of the programs of one kind, over groups of their own."""
+    with Lab() as lab, scratch_roots() as roots:
+        host, far = lab.namespace("host"), lab.namespace("far")
+        _groups(lab, host, far, roots, carrier_test=carrier_test)
+        with host.enter():
+            programs = ProgramSet(paths(roots)[0])
+        with programs:
+            yield {
+                f"{_CARRIER if carrier_test else ''}{case}": partial(
+                    _in, host, programs.program(program), host.ifindex(device), repeat
+                )
+                for case, program, device in _PORTS
+            }
+
+
+def _groups(
+    lab: Lab, host: Namespace, far: Namespace, roots: Roots, *, carrier_test: bool
+) -> None:
     """A stack and a wire master, each with two slaves that are up."""
     for number in range(1, 5):
         lab.veth(host, f"eth{number}", far, f"p{number}", mac_a=MAC)
@@ -63,26 +96,7 @@ def _groups(lab: Lab, host: Namespace, far: Namespace, roots: Roots) -> None:
                 standbys=(f"eth{first + 1}",),
                 side=side,
             )
-            lifecycle.create(namespace, spec)
-
-
-def _cases(
-    host: Namespace, programs: ProgramSet, repeat: int
-) -> dict[str, Callable[[], float]]:
-    ports = (
-        ("stack_tx", "fo_stack_tx", "st0"),
-        ("stack_rx", "fo_stack_rx", "eth1"),
-        ("stack_rx_inactive", "fo_stack_rx", "eth2"),
-        ("wire_tx", "fo_wire_tx", "wi0-low"),
-        ("wire_rx", "fo_wire_rx", "eth3"),
-    )
-    cases: dict[str, Callable[[], float]] = {
-        "empty": partial(_time, _empty_program(), 1, repeat)
-    }
-    for case, program, device in ports:
-        fd, ifindex = programs.program(program), host.ifindex(device)
-        cases[case] = partial(_time, fd, ifindex, repeat)
-    return cases
+            lifecycle.create(namespace, spec, carrier_test=carrier_test)
 
 
 def _empty_program() -> int:
@@ -99,6 +113,12 @@ def _empty_program() -> int:
     if fd < 0:
         raise OSError(-fd, os.strerror(-fd), "load the empty program")
     return fd
+
+
+def _in(host: Namespace, fd: int, ifindex: int, repeat: int) -> float:
+    """ns of one repetition in a namespace."""
+    with host.enter():
+        return _time(fd, ifindex, repeat)
 
 
 def _time(fd: int, ifindex: int, repeat: int) -> float:

@@ -66,10 +66,11 @@ def median_ratio(values: list[float], baseline: list[float]) -> float:
 def report(name: str, rows: list[Row], chosen: Options) -> None:
     """Print the table and write the JSON."""
     print(f"{name} on Linux {os.uname().release}")
-    print(f"{'case':<24} {'value':>14} {'baseline':>14} {'ratio':>7}  unit")
+    width = max(24, *(len(row.case) for row in rows))
+    print(f"{'case':<{width}} {'value':>14} {'baseline':>14} {'ratio':>7}  unit")
     for row in rows:
         print(
-            f"{row.case:<24} {row.value:>14.5g} {row.baseline:>14.5g} "
+            f"{row.case:<{width}} {row.value:>14.5g} {row.baseline:>14.5g} "
             f"{row.ratio:>7.3f}  {row.unit}, {row.better} is better"
         )
     if chosen.json:
