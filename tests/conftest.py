@@ -4,6 +4,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,23 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all tests keep the compiled programs: they are compiled once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def roots() -> Iterator[Roots]:
+def roots(compiled: Path) -> Iterator[Roots]:
     """Pins and records of this test alone, gone after it."""
     with scratch_roots() as made:
-        yield made
+        yield replace(made, cache=compiled)
+
+
+@pytest.fixture
+def cold(roots: Roots) -> Roots:
+    """The same with nothing compiled."""
+    return replace(roots, cache=roots.run.with_name("cache"))
 
 
 @pytest.fixture

@@ -18,8 +18,13 @@ from pyfailover.model import MAX_SLAVES, Word
 
 STRUCTS: dict[str, type[ct.Structure]] = {
     "fo_state": abi.State,
+    "fo_seat": abi.Seat,
     "fo_group": abi.Group,
     "fo_port": abi.Port,
+    "fo_step": abi.Step,
+    "fo_about": abi.About,
+    "fo_seat_request": abi.SeatRequest,
+    "fo_look_request": abi.LookRequest,
     "fo_cas_request": abi.CasRequest,
     "fo_source": abi.Source,
     "fo_last_source": abi.LastSource,
@@ -33,6 +38,8 @@ ENUMS: dict[type[IntEnum], tuple[str, str | None]] = {
     abi.RxRule: ("FO_RX_", None),
     abi.SlaveCounter: ("FO_SLAVE_", "FO_SLAVE_COUNTERS"),
     abi.GroupCounter: ("FO_GROUP_", "FO_GROUP_COUNTERS"),
+    abi.LinkState: ("FO_LINK_", None),
+    abi.SeatVerdict: ("FO_SEAT_", None),
     abi.CasVerdict: ("FO_CAS_", None),
 }
 NUMBERS = {
@@ -43,6 +50,10 @@ NUMBERS = {
     "FO_PORT_PROBES": abi.PORT_PROBES,
     "FO_MAX_SOURCES": abi.MAX_SOURCES,
     "FO_PORT_HASH": abi._PORT_HASH,
+    "FO_STEPS_PAGES * 4096": abi.STEPS_BYTES,
+    "FO_LOOK_VALID": abi.LOOK_VALID,
+    "FO_KFUNC_CAST_TO_KERN_CTX": abi.KFUNCS["bpf_cast_to_kern_ctx"],
+    "FO_KFUNC_RDONLY_CAST": abi.KFUNCS["bpf_rdonly_cast"],
 }
 GROUPS = 97
 _COMPILE = """
@@ -116,7 +127,7 @@ def test_layout(tmp_path: Path) -> None:
 
 
 def test_no_name_is_missing() -> None:
-    """Every enumerator and every struct of failover.h has its mirror."""
+    """Every enumerator, struct and kernel function of failover.h has its mirror."""
     header = (bpf_dir() / "failover.h").read_text()
     bare = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
     bodies = re.findall(r"\benum \w+ \{(.*?)\}", bare, flags=re.DOTALL)
@@ -124,6 +135,8 @@ def test_no_name_is_missing() -> None:
     ours = {prefix + c.name for enum, (prefix, _) in ENUMS.items() for c in enum}
     ours |= {number_of for _, number_of in ENUMS.values() if number_of}
     assert theirs == ours
+    numbers = set(re.findall(r"^#define (FO_KFUNC_\w+)", bare, re.MULTILINE))
+    assert numbers == {name for name in NUMBERS if name.startswith("FO_KFUNC_")}
     structs = set(re.findall(r"\bstruct (\w+) \{", bare))
     assert structs == STRUCTS.keys() | ARRAYS.keys()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import pyfailover
-from pyfailover.datapath import programs
+from pyfailover.datapath import loading
 from pyfailover.datapath.toolchain import bpf_dir
 from pyfailover.errors import BuildError
 from pyfailover.place import Roots, ensure_bpffs, locked
 
-# What is put in the place of a line of failover_tc.c, and what is said then.
-LINE = "\tid = request->group;\n"
+# What is put in the place of two lines of failover_tc.c, and what is said then.
+LINE = "\tid = request->group;\n\tstate = fo_states.lookup(&id);\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Case:
 CASES = [
     Case(
         description="not C",
-        instead="\tid = request->gruop;\n",
+        instead=LINE.replace("group", "gruop"),
         message=r"bpf/failover_tc\.c:\d+:\d+: error: no member named 'gruop'",
         log="gruop",
     ),
@@ -42,7 +42,7 @@ CASES = [
     ),
     Case(
         description="beyond the packet",
-        instead="\tid = request[1].group;\n",
+        instead=LINE.replace("->", "[1]."),
         message=r"R\d offset is outside of the packet",
         log="R1=ctx",
     ),
@@ -51,7 +51,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.description)
 def test_bad_program(
-    case: Case, roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, cold: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error says what is wrong and where, keeps all of the log, and nothing
     stays pinned."""
@@ -64,12 +64,18 @@ def test_bad_program(
     assert text.count(LINE) == 1
     source.write_text(text.replace(LINE, case.instead))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    ensure_bpffs(roots.pins)
-    pins = roots.pins / "v2" / "97"
-    with locked(roots.run) as lock_fd, pytest.raises(BuildError) as failed:
-        programs.load(pins, 1, lock_fd=lock_fd, scratch=roots.run / "headers")
+    ensure_bpffs(cold.pins)
+    pins = cold.pins / "v3" / "97"
+    with locked(cold.run) as lock_fd, pytest.raises(BuildError) as failed:
+        loading.load(
+            pins,
+            1,
+            store=cold.cache,
+            lock_fd=lock_fd,
+            scratch=cold.run / "headers",
+        )
     assert failed.match(case.message)
     assert case.log in failed.value.log
     assert failed.value.message.count("\n") == 0
     assert failed.value.exit_code == 3
-    assert not list(roots.pins.glob("*/*"))
+    assert not list(cold.pins.glob("*/*"))

@@ -18,7 +18,7 @@ import pytest
 from pyfailover import core
 from pyfailover.model import Word
 from tests.support import frames
-from tests.support.progrun import GROUP, OURS, Bench, Device
+from tests.support.progrun import CARRIER_TEST_ALONE, GROUP, OURS, Bench, Device, Link
 
 OUT = frames.udp4(frames.PEER, src=OURS)
 IN = frames.arp_request()
@@ -117,6 +117,13 @@ def test_program_against_program(bench: Bench, hands: Sequence[Hand]) -> None:
     """However many programs find the slot empty at once, one step is made, and
     the slave is left once; thousands of times."""
     bench.arrange(word(0, 0), plugged=(1, 2))
+    against_each_other(bench, hands)
+    left = {key: seen["left"] for key, seen in bench.tally().items() if "left" in seen}
+    assert left == {(GROUP, 0): ROUNDS}
+
+
+def against_each_other(bench: Bench, hands: Sequence[Hand]) -> None:
+    """Have programs run at once, for many rounds, each of which makes a step."""
     lockstep = Lockstep(len(hands) - 1)
     devices = [bench.devices[device] for _, _, device in hands]
 
@@ -135,8 +142,6 @@ def test_program_against_program(bench: Bench, hands: Sequence[Hand]) -> None:
             lead(bench, lockstep, hands[0], devices[0])
         finally:
             os.sched_setaffinity(0, everywhere)
-    left = {key: seen["left"] for key, seen in bench.tally().items() if "left" in seen}
-    assert left == {(GROUP, 0): ROUNDS}
 
 
 def lead(bench: Bench, lockstep: Lockstep, hand: Hand, device: Device) -> None:
@@ -222,3 +227,42 @@ def test_controller_against_controller(bench: Bench, controllers: int) -> None:
     changes = controllers * each
     assert sorted(chain.from_iterable(found)) == list(range(changes))
     assert bench.programs.word(GROUP).generation == changes
+
+
+@CARRIER_TEST_ALONE
+@pytest.mark.parametrize("hands", HANDS.values(), ids=HANDS)
+def test_burst_over_a_lost_carrier(bench: Bench, hands: Sequence[Hand]) -> None:
+    """The same if it is the carrier that is lost: one step each time."""
+    bench.arrange(word(0, 0), plugged=(0, 1, 2))
+    bench.set_link(bench.slave(0), Link.NO_CARRIER)
+    against_each_other(bench, hands)
+    left = {key: seen["left"] for key, seen in bench.tally().items() if "left" in seen}
+    assert left == {(GROUP, 0): ROUNDS}
+
+
+@CARRIER_TEST_ALONE
+def test_down_delay_on_two_cpus(bench: Bench) -> None:
+    """Two senders that find the carrier lost at once both wait, each time."""
+    bench.arrange(word(0, 0), plugged=(0, 1))
+    bench.programs.set_down_delay(GROUP, 3_600_000)
+    bench.set_link(bench.slave(0), Link.NO_CARRIER)
+    lockstep = Lockstep(1)
+
+    def follow() -> None:
+        for number in range(1, ROUNDS + 1):
+            lockstep.follow(number)
+            bench.run("fo_stack_tx", OUT, bench.master, repeat=2)
+            lockstep.done(0, number)
+
+    with at_once(follow):
+        for number in range(1, ROUNDS + 1):
+            lockstep.lead(number)
+            bench.run("fo_stack_tx", OUT, bench.master, repeat=2)
+            lockstep.all_done(number)
+            # Another active slave, and back: the loss is to be seen anew.
+            now = bench.programs.word(GROUP)
+            assert now == word(0, 2 * number - 2)
+            assert bench.programs.swap(GROUP, now, word(1, 2 * number - 1))
+            back = word(0, 2 * number)
+            assert bench.programs.swap(GROUP, word(1, 2 * number - 1), back)
+    assert bench.programs.counters(GROUP).slaves[0]["left"] == 0

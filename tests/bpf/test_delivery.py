@@ -170,8 +170,7 @@ def test_delivery_over_a_high_ifindex(bench: Bench, case: Case, mode: TcMode) ->
     """A slave whose ifindex has more than 16 bits carries both ways."""
     frame = case.frame(frames.MIN_FRAME)
     high = bench.devices["high"]
-    bench.arrange(ACTIVE_1, slaves={1: high})
-    bench.programs.set_slaves(GROUP, {1: high.ifindex})
+    bench.arrange(ACTIVE_1, plugged=(1,), slaves={1: high})
     sent = case.sent.replace("s1p", high.peer)
     with attached(bench, case.side, mode), listening(bench) as wire:
         wire.send(sent, frame)

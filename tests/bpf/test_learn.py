@@ -74,7 +74,7 @@ def test_learned(bench: Bench, program: str, case: Case) -> None:
 @PROGRAMS
 def test_dropped_frames_teach_nothing(bench: Bench, program: str) -> None:
     """Without an active slave nothing leaves, and nobody is where he was not."""
-    bench.arrange(Word(generation=97, active=None))
+    bench.arrange(Word(generation=97, active=None), plugged=())
     assert bench.run(program, sent_by(GUEST), bench.master).retval == Verdict.SHOT
     assert bench.programs.sources() == {}
 

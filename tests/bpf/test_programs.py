@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pyfailover.datapath import abi, libbpf, programs
+from pyfailover.datapath import abi, libbpf, loading
 from pyfailover.datapath.build import MAPS, PROGRAMS
-from pyfailover.datapath.programs import DEFAULT_MAX_GROUPS, Counters, ProgramSet
+from pyfailover.datapath.loading import DEFAULT_MAX_GROUPS
+from pyfailover.datapath.programs import Counters, ProgramSet
 from pyfailover.errors import BpfError, StateError
 from pyfailover.lab import scratch_roots
 from pyfailover.model import MAX_SLAVES, NOBODY, Word
@@ -34,10 +35,12 @@ def test_an_opened_group_is_empty(bench: Bench) -> None:
 
 def test_slaves_are_read_back(bench: Bench) -> None:
     """Slots are as written; those not named are empty."""
-    bench.programs.set_slaves(GROUP, {0: 11, 7: 2**31 - 1})
-    assert bench.programs.slaves(GROUP) == {0: 11, 7: 2**31 - 1}
-    bench.programs.set_slaves(GROUP, {3: 12})
-    assert bench.programs.slaves(GROUP) == {3: 12}
+    low, high = bench.slave(0).ifindex, bench.devices["high"].ifindex
+    bench.programs.seat(GROUP, 0, low)
+    bench.programs.seat(GROUP, 7, high)
+    assert bench.programs.slaves(GROUP) == {0: low, 7: high}
+    bench.programs.unseat(GROUP, 0)
+    assert bench.programs.slaves(GROUP) == {7: high}
     assert bench.programs.slaves(GROUP - 1) == bench.programs.slaves(GROUP + 1) == {}
 
 
@@ -80,7 +83,9 @@ def test_every_counter_has_its_name(bench: Bench) -> None:
 ON_A_GROUP: dict[str, Callable[[ProgramSet, int], object]] = {
     "open_group": lambda made, group: made.open_group(group),
     "close_group": lambda made, group: made.close_group(group),
-    "set_slaves": lambda made, group: made.set_slaves(group, {0: 1}),
+    "seat": lambda made, group: made.seat(group, 0, 1),
+    "unseat": lambda made, group: made.unseat(group, 0),
+    "set_down_delay": lambda made, group: made.set_down_delay(group, 97),
     "slaves": lambda made, group: made.slaves(group),
     "set_master": lambda made, group: made.set_master(group, 97),
     "word": lambda made, group: made.word(group),
@@ -111,43 +116,42 @@ def test_the_programs_are_known_by_name(bench: Bench) -> None:
 
 def test_another_process_finds_the_same(bench: Bench) -> None:
     """A second opening of the pins is of the same programs and maps."""
-    bench.programs.set_slaves(GROUP, {5: 97})
+    bench.programs.seat(GROUP, 5, bench.slave(2).ifindex)
     with ProgramSet(bench.pins) as again:
-        assert again.slaves(GROUP) == {5: 97}
+        assert again.slaves(GROUP) == {5: bench.slave(2).ifindex}
         assert again.program_ids() == bench.programs.program_ids()
         assert again.max_groups == MAX_GROUPS
 
 
+def load(pins: Path, max_groups: int | None, scratch: Path, store: Path) -> bool:
+    """Have a set loaded, under a lock in a directory that is a test's own."""
+    with locked(scratch) as lock_fd:
+        return loading.load(
+            pins, max_groups, store=store, lock_fd=lock_fd, scratch=scratch / "headers"
+        )
+
+
 def test_loading_again_is_no_work(bench: Bench, tmp_path: Path) -> None:
     """A loaded set is found, for its own number of groups or any."""
-    with locked(tmp_path) as lock_fd:
-        assert not programs.load(
-            bench.pins, MAX_GROUPS, lock_fd=lock_fd, scratch=tmp_path
-        )
-        assert not programs.load(bench.pins, None, lock_fd=lock_fd, scratch=tmp_path)
+    store = tmp_path / "nothing"
+    assert not load(bench.pins, MAX_GROUPS, tmp_path, store)
+    assert not load(bench.pins, None, tmp_path, store)
 
 
 def test_another_number_of_groups_is_refused(bench: Bench, tmp_path: Path) -> None:
     """A loaded set cannot be had for more groups; the error names both numbers."""
-    with (
-        locked(tmp_path) as lock_fd,
-        pytest.raises(StateError, match=f"to {MAX_GROUPS + 1}: .* {MAX_GROUPS} groups"),
-    ):
-        programs.load(bench.pins, MAX_GROUPS + 1, lock_fd=lock_fd, scratch=tmp_path)
+    told = f"to {MAX_GROUPS + 1}: .* {MAX_GROUPS} groups"
+    with pytest.raises(StateError, match=told):
+        load(bench.pins, MAX_GROUPS + 1, tmp_path, tmp_path / "nothing")
 
 
 @pytest.fixture(scope="module")
-def spares() -> Iterator[dict[int, Path]]:
+def spares(compiled: Path) -> Iterator[dict[int, Path]]:
     """Two further sets: for one group, and for as many as by default."""
-    with scratch_roots() as roots, locked(roots.run) as lock_fd:
-        pins = {1: roots.pins / "v2" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v2/98"}
-        assert programs.load(pins[1], 1, lock_fd=lock_fd, scratch=roots.run / "headers")
-        assert programs.load(
-            pins[DEFAULT_MAX_GROUPS],
-            None,
-            lock_fd=lock_fd,
-            scratch=roots.run / "headers",
-        )
+    with scratch_roots() as roots:
+        pins = {1: roots.pins / "v3" / "97", DEFAULT_MAX_GROUPS: roots.pins / "v3/98"}
+        assert load(pins[1], 1, roots.run, compiled)
+        assert load(pins[DEFAULT_MAX_GROUPS], None, roots.run, compiled)
         yield pins
 
 
@@ -166,6 +170,8 @@ def test_maps_are_as_large_as_asked(spares: dict[int, Path], groups: int) -> Non
         "fo_group_stats": groups,
         "fo_sources": abi.MAX_SOURCES,
         "fo_last_source": groups,
+        "fo_steps": abi.STEPS_BYTES,
+        "fo_about": 1,
     }
 
 
@@ -175,18 +181,15 @@ def test_a_set_with_a_hole_is_not_used(spares: dict[int, Path], tmp_path: Path) 
     """
     first, second = spares.values()
     (first / "maps" / "fo_groups").unlink()
-    with (
-        locked(tmp_path) as lock_fd,
-        pytest.raises(StateError, match="fo_groups' is missing") as no,
-    ):
-        programs.load(first, None, lock_fd=lock_fd, scratch=tmp_path)
+    with pytest.raises(StateError, match="fo_groups' is missing") as no:
+        load(first, None, tmp_path, tmp_path / "nothing")
     assert no.value.hint is not None
     assert "detach --force" in no.value.hint
     with pytest.raises(FileNotFoundError):
         ProgramSet(first)
-    programs.unload(first)
+    loading.unload(first)
     assert not first.exists()
     assert second.is_dir()
-    programs.unload(second)
+    loading.unload(second)
     assert not second.parent.parent.exists()
-    programs.unload(second)
+    loading.unload(second)

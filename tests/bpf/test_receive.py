@@ -9,7 +9,7 @@ import pytest
 from pyfailover.datapath.abi import RxRule
 from pyfailover.model import NOBODY, Word
 from tests.support import frames
-from tests.support.progrun import GROUP, OURS, Bench, Verdict
+from tests.support.progrun import GROUP, OURS, Bench, KindCase, Verdict
 
 BOTH = ("fo_stack_rx", "fo_wire_rx")
 STACK, WIRE = BOTH
@@ -26,12 +26,12 @@ DROPPED = {"rx_drop_inactive": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(KindCase):
     """A frame that arrives on slave 0 or 1, and what becomes of it."""
 
-    description: str
     programs: Sequence[str] = BOTH
     word: Word = ACTIVE_0
+    after: Word | None = None  # None: as before
     plugged: Sequence[int] = range(8)
     rule: RxRule = RxRule.ACTIVE
     grace: tuple[int, int] | None = None
@@ -108,10 +108,19 @@ ACTIVITY = [
         counters={"rx_drop_inactive": 45},
     ),
     Case(
-        description="nobody is active: dropped",
+        description="nobody is active, nobody there: dropped",
         word=NOBODY,
+        plugged=(),
         verdict=Verdict.SHOT,
         counters=DROPPED,
+    ),
+    Case(
+        description="nobody is active: taken if it is seen to be ready",
+        word=NOBODY,
+        after=Word(generation=1, active=0, by_kernel=True),
+        verdict=Verdict.REDIRECT,
+        counters=taken(UNICAST),
+        plain={"after": None, "verdict": Verdict.SHOT, "counters": DROPPED},
     ),
 ]
 
@@ -165,7 +174,9 @@ GRACE = [
         "a program stepped since: that slave was dead",
         word=Word(generation=97, active=0, approved=0xFF, by_kernel=True),
     ),
-    graceful("nobody is active: as far as possible", word=NOBODY, accepted=True),
+    graceful(
+        "nobody is active: as far as possible", word=NOBODY, plugged=(), accepted=True
+    ),
     Case(
         description="GSO segments are counted in grace too",
         slot=1,
@@ -245,10 +256,11 @@ LINK_LOCAL = [
 )
 def test_receive(bench: Bench, program: str, case: Case) -> None:
     """A frame is taken from the right slave alone, as it is, and counted there."""
+    case = case.of(bench.kind)
     bench.arrange(case.word, plugged=case.plugged, rule=case.rule, grace=case.grace)
     device = bench.slave(case.slot)
     result = bench.run(program, case.frame, device, gso_segs=case.gso_segs)
     assert Verdict(result.retval) is case.verdict
     assert result.data == case.frame
     assert bench.tally() == {(GROUP, case.slot): case.counters}
-    assert bench.programs.word(GROUP) == case.word
+    assert bench.programs.word(GROUP) == (case.after or case.word)

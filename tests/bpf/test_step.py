@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs' own hand on the word: away from an empty slot, to the next one."""
+"""The programs' own hand on the word: away from a slave that is not ready, to the
+next one."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -8,9 +10,9 @@ from itertools import product
 import pytest
 
 from pyfailover.datapath.abi import RxRule
-from pyfailover.model import NOBODY, Word
+from pyfailover.model import MAX_SLAVES, NOBODY, Word
 from tests.support import frames
-from tests.support.progrun import GROUP, OURS, Bench, Verdict
+from tests.support.progrun import GROUP, OURS, Bench, Kind, KindCase, Link, Verdict
 
 TX = ("fo_stack_tx", "fo_wire_tx")
 RX = ("fo_stack_rx", "fo_wire_rx")
@@ -35,18 +37,21 @@ def stepped(active: int, *, left: int, approved: int, gen: int = 98) -> Word:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(KindCase):
     """A word with its slots, and what the first frame makes of it."""
 
-    description: str
     before: Word
     plugged: Sequence[int]
     after: Word | None = None  # None: as before
     slaves: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    lost: bool = False  # TX: the frame is dropped
     slot: int = 0  # RX: where the frame arrives
     rule: RxRule = RxRule.ACTIVE
     grace: tuple[int, int] | None = None
 
+
+# Where nobody approved can follow, and links cannot be seen.
+STAYS: Mapping[str, object] = {"after": None, "slaves": {}, "lost": True}
 
 SENDING = [
     Case(
@@ -120,15 +125,64 @@ SENDING = [
     ),
 ]
 
+LAST_RESORT = [
+    Case(
+        description="no other is approved",
+        before=word(0, approved=0b1),
+        plugged=(1, 2, 3),
+        after=stepped(1, left=0b1, approved=0b1),
+        slaves={0: LEFT, 1: SENT},
+        plain=STAYS,
+    ),
+    Case(
+        description="all others were left: the one taken is not left any more",
+        before=word(0, left=0b110, approved=0b111),
+        plugged=(1, 2),
+        after=stepped(1, left=0b101, approved=0b111),
+        slaves={0: LEFT, 1: SENT},
+        plain=STAYS,
+    ),
+    Case(
+        description="rank counts, and not who was left",
+        before=word(4, left=0b10, approved=0b1_0010),
+        plugged=(1, 7),
+        after=stepped(1, left=0b1_0000, approved=0b1_0010),
+        slaves={4: LEFT, 1: SENT},
+        plain=STAYS,
+    ),
+    Case(
+        description="rank counts, and not who was approved",
+        before=word(4, left=0b1000_0000, approved=0b1001_0000),
+        plugged=(2, 7),
+        after=stepped(2, left=0b1001_0000, approved=0b1001_0000),
+        slaves={4: LEFT, 2: SENT},
+        plain=STAYS,
+    ),
+    Case(
+        description="nobody is active, and nobody approved",
+        before=NOBODY,
+        plugged=(0, 1),
+        after=stepped(0, left=0, approved=0, gen=1),
+        slaves={0: SENT},
+        plain=STAYS,
+    ),
+    Case(
+        description="nobody is active, and the approved one was left",
+        before=word(None, left=0b1, approved=0b1),
+        plugged=(0,),
+        after=stepped(0, left=0, approved=0b1),
+        slaves={0: SENT},
+        plain=STAYS,
+    ),
+]
+
 NOWHERE = [
-    Case(description=description, before=before, plugged=plugged)
-    for description, before, plugged in (
-        ("the only slave", word(0, approved=0b1), ()),
-        ("no other is approved", word(0, approved=0b1), (1, 2, 3)),
-        ("all others were left", word(0, left=0b110, approved=0b111), (1, 2)),
-        ("all others are empty", word(0, approved=0xFF), ()),
-        ("nobody, and nobody approved", NOBODY, (0, 1)),
-        ("nobody, and the approved one was left", word(None, left=1, approved=1), (0,)),
+    Case(description=description, before=before, plugged=())
+    for description, before in (
+        ("the only slave", word(0, approved=0b1)),
+        ("all others are empty", word(0, approved=0xFF)),
+        ("all others were left", word(0, left=0b110, approved=0b111)),
+        ("nobody", NOBODY),
     )
 ]
 
@@ -150,9 +204,18 @@ RECEIVING = [
         slaves={0: LEFT, 2: DROPPED},
     ),
     Case(
-        description="nobody can follow: the frame is dropped",
+        description="the frame's own slave is the last resort",
         before=word(0, approved=0b1),
         plugged=(1,),
+        slot=1,
+        after=stepped(1, left=0b1, approved=0b1),
+        slaves={0: LEFT, 1: TAKEN},
+        plain={"after": None, "slaves": {1: DROPPED}},
+    ),
+    Case(
+        description="nobody can follow: the frame is dropped",
+        before=word(0, approved=0b11),
+        plugged=(),
         slot=1,
         slaves={1: DROPPED},
     ),
@@ -193,14 +256,23 @@ RECEIVING = [
 
 
 @pytest.mark.parametrize("program", TX)
-@pytest.mark.parametrize("case", SENDING, ids=lambda case: case.description)
+@pytest.mark.parametrize(
+    "case", SENDING + LAST_RESORT, ids=lambda case: case.description
+)
 def test_step_of_a_sender(bench: Bench, program: str, case: Case) -> None:
-    """The first frame to an empty slot moves the word, and is itself carried."""
+    """The first frame to an empty slot moves the word, and is itself carried: where
+    links can be seen by anyone who is ready, else by those approved alone."""
+    case = case.of(bench.kind)
     bench.arrange(case.before, plugged=case.plugged)
     result = bench.run(program, OUT, bench.master)
-    assert (Verdict(result.retval), result.data) == (Verdict.REDIRECT, OUT)
+    verdict = Verdict.SHOT if case.lost else Verdict.REDIRECT
+    assert (Verdict(result.retval), result.data) == (verdict, OUT)
     assert bench.programs.word(GROUP) == (case.after or case.before)
-    assert bench.tally() == {(GROUP, slot): seen for slot, seen in case.slaves.items()}
+    expected: dict[tuple[int, int | None], Mapping[str, int]] = {}
+    expected.update({(GROUP, slot): seen for slot, seen in case.slaves.items()})
+    if case.lost:
+        expected[GROUP, None] = {"tx_drop_no_active": 1}
+    assert bench.tally() == expected
 
 
 @pytest.mark.parametrize("program", TX)
@@ -218,6 +290,7 @@ def test_nowhere_to_step(bench: Bench, program: str, case: Case) -> None:
 @pytest.mark.parametrize("case", RECEIVING, ids=lambda case: case.description)
 def test_step_of_a_receiver(bench: Bench, program: str, case: Case) -> None:
     """A frame on another slave moves the word away from an empty slot."""
+    case = case.of(bench.kind)
     bench.arrange(case.before, plugged=case.plugged, rule=case.rule)
     result = bench.run(program, IN, bench.slave(case.slot))
     taken = "rx_packets" in case.slaves[case.slot]
@@ -251,32 +324,56 @@ def test_a_step_ends_the_grace(bench: Bench, program: str) -> None:
     assert bench.programs.word(GROUP) == stepped(2, left=0b10, approved=0b111)
 
 
-def masks(*sets: str) -> list[frozenset[int]]:
-    """Sets of slots, written as digits."""
-    return [frozenset(map(int, digits)) for digits in sets]
+def mask(slots: frozenset[int]) -> int:
+    """A set of slots, as a word has it."""
+    return sum(1 << slot for slot in slots)
+
+
+def ruled(before: Word, ready: frozenset[int], kind: Kind) -> Word:
+    """What a frame makes of a word: the rule, in other words than the programs'."""
+    gone = {slot for slot in range(MAX_SLAVES) if before.left & 1 << slot}
+    good = {slot for slot in range(MAX_SLAVES) if before.approved & 1 << slot}
+    if before.active in ready:
+        return before
+    if before.active is not None:
+        gone.add(before.active)
+    choice = ready & good - gone
+    if not choice and kind is Kind.CARRIER_TEST:
+        choice = ready
+    if not choice:
+        return before
+    taken = min(choice)
+    return Word(
+        generation=before.generation + 1,
+        active=taken,
+        left=mask(frozenset(gone - {taken})),
+        approved=before.approved,
+        by_kernel=True,
+    )
 
 
 def test_every_step_follows_the_rule(bench: Bench) -> None:
-    """Of words and slots in all combinations, the best approved slave is taken
-    that is there and was not left, and nothing else ever changes the word."""
-    some = masks("", "0", "1", "7", "07", "123", "0246", "01234567")
+    """Of words, slots and links in many combinations, the best approved slave is
+    taken that is ready and was not left, as a last resort the best that is ready,
+    and nothing else ever changes the word."""
+    some = [frozenset(map(int, s)) for s in ("", "0", "1", "7", "07", "123", "0246")]
+    some.append(frozenset(range(MAX_SLAVES)))
+    chance = random.Random(97)
+    looks: list[list[Link | None]] = [[look] * MAX_SLAVES for look in (None, *Link)]
+    looks += [chance.choices([None, *Link], k=MAX_SLAVES) for _ in range(20)]
     bench.arrange(NOBODY)
     now = NOBODY
-    for active, left, approved, plugged in product((None, 0, 3, 7), some, some, some):
-        before = Word(
-            generation=97,
-            active=active,
-            left=sum(1 << slot for slot in left),
-            approved=sum(1 << slot for slot in approved),
-        )
-        bench.plug(plugged)
-        assert bench.programs.swap(GROUP, now, before)
-        bench.run("fo_stack_tx", OUT, bench.master)
-        now = bench.programs.word(GROUP)
-        choice = sorted((approved & plugged) - left - {active})
-        if active in plugged or not choice:
-            assert now == before
-        else:
-            gone = left if active is None else left | {active}
-            mask = sum(1 << slot for slot in gone)
-            assert now == stepped(choice[0], left=mask, approved=before.approved)
+    for links in looks:
+        bench.plug([slot for slot, link in enumerate(links) if link])
+        for slot, link in enumerate(links):
+            bench.set_link(bench.slave(slot), link or Link.READY)
+        seen = {Link.READY} if bench.kind is Kind.CARRIER_TEST else set(Link)
+        ready = frozenset(slot for slot, link in enumerate(links) if link in seen)
+        for active, left, approved in product((None, 0, 3, 7), some, some):
+            before = Word(
+                generation=97, active=active, left=mask(left), approved=mask(approved)
+            )
+            assert bench.programs.swap(GROUP, now, before)
+            bench.run("fo_stack_tx", OUT, bench.master)
+            now = bench.programs.word(GROUP)
+            assert now == ruled(before, ready, bench.kind), (before, links)

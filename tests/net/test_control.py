@@ -143,6 +143,7 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "patient": FLAGS,
         "persist": FLAGS,
         "max_groups": st.none() | SCALARS,
+        "carrier_test": FLAGS,
     },
     "detach": {"master": SCALARS, "destroy": FLAGS, "persist": FLAGS},
     "switch": {"master": st.just("fo0") | SCALARS, "slave": st.text() | SCALARS},
@@ -225,6 +226,7 @@ class Walk:
             "patient": chance(2),
             "persist": chance(3),
             "max_groups": 63 if chance(20) else None,
+            "carrier_test": None,
         }
 
     def _detach(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pyfailover.doctor import Finding, Level, System, examination, host, interfa
 from pyfailover.ethtool import Ethtool, Offloads
 from pyfailover.lab import Namespace
 from pyfailover.model import MacPolicy, Side, TcMode
-from pyfailover.place import sole_controller
+from pyfailover.place import Roots, sole_controller
 from pyfailover.transaction import paths
 from tests.support.capture import EXPERIMENTAL
 from tests.support.foreign import clsact, filter_dropping, tcx_dropper, xdp_passer
@@ -128,7 +128,7 @@ def test_costs_of_a_host(
     bare = Tool(replace(tool.roots, pins=tmp_path / "pins"))
     system = replace(doctor.HOST, btf=tmp_path / "btf")
     found = examine(bare, pair.host, system=system)
-    for what in ("tcx", "BTF", "bpffs"):
+    for what in ("tcx", "carrier test", "bpffs"):
         assert one(found, "host", what).level is Level.COST
         assert one(found, "host", what).mend
     assert doctor.would_fail_over(found)
@@ -334,21 +334,28 @@ def test_one_of_several_groups(tool: Tool, pair: Duo) -> None:
 
 
 def test_lost_programs_need_the_compiler(
-    pair: Duo, tool: Tool, monkeypatch: pytest.MonkeyPatch
+    pair: Duo, cold: Roots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without bcc nothing can be attached, but what is attached fails over."""
+    """Without bcc nothing can be attached, but what is attached fails over, and what
+    was compiled once can be attached again."""
+    tool = Tool(cold)
     monkeypatch.setattr(host, "find_spec", lambda _: None)
     assert not doctor.would_fail_over(examine(tool, pair.host, "eth1"))
     tool.create(pair.host, spec())
     found = examine(tool, pair.host)
     assert one(found, "host", "bcc").level is Level.COST
     assert doctor.would_fail_over(found)
+    tool.destroy(pair.host)
+    found = examine(tool, pair.host, "eth1")
+    assert one(found, "host", "bcc").level is Level.COST
+    assert "program cache" in {f.what for f in found}
+    assert doctor.would_fail_over(found)
 
 
 def test_controller(pair: Duo, tool: Tool) -> None:
-    """A controller is known by its lock, which is not touched; without one nothing
-    would fail over."""
-    tool.create(pair.host, spec())
+    """A controller is known by its lock, which is not touched; without one plain
+    programs would not fail over."""
+    tool.create(pair.host, spec(), carrier_test=False)
     with pair.host.enter():
         absent = doctor.examine(tool.roots)
         with sole_controller(paths(tool.roots)[1]):

@@ -12,6 +12,7 @@ import pytest
 
 from pyfailover.lab import Lab, eventually
 from pyfailover.model import TcMode
+from pyfailover.place import Roots
 from pyfailover.report import Health
 from tests.support.faults import Checkpoint, InjectedError, kill_at, labels_of
 from tests.support.scenes import SCENES, Kind, Scene, keep_programs, scene
@@ -142,51 +143,59 @@ def compiling(
 
 
 @pytest.fixture
-def killed(pair: Duo, tool: Tool, tmp_path: Path) -> None:
+def cold_tool(cold: Roots) -> Tool:
+    """The product where nothing is compiled yet."""
+    return Tool(cold)
+
+
+@pytest.fixture
+def killed(pair: Duo, cold_tool: Tool, tmp_path: Path) -> None:
     """A command was killed while it compiled."""
-    with compiling(tool, pair, tmp_path) as command:
+    with compiling(cold_tool, pair, tmp_path) as command:
         command.kill()
     assert command.returncode == -signal.SIGKILL
 
 
 def test_command_killed_while_it_compiles(
-    pair: Duo, tool: Tool, request: pytest.FixtureRequest
+    pair: Duo, cold_tool: Tool, request: pytest.FixtureRequest
 ) -> None:
     """`kill -9` of the command in the middle of the compilation, and the next
     detach leaves nothing."""
-    before = take(tool, pair.host)
+    before = take(cold_tool, pair.host)
     request.getfixturevalue("killed")
-    assert list(tool.roots.pins.glob("v2/new-*")), "it had not begun"
-    tool.command(pair.host, "detach", "fo0")
-    assert_same(before, lambda: take(tool, pair.host), where="after detach")
+    assert list(cold_tool.roots.run.glob("*/headers")), "it had not begun"
+    assert not cold_tool.roots.cache.exists()
+    cold_tool.command(pair.host, "detach", "fo0")
+    assert_same(before, lambda: take(cold_tool, pair.host), where="after detach")
 
 
 @pytest.mark.usefixtures("killed")
 def test_command_killed_while_it_compiles_can_be_repeated(
-    pair: Duo, tool: Tool
+    pair: Duo, cold_tool: Tool
 ) -> None:
     """The same command a moment later waits for the compiler to be gone, and works."""
-    tool.command(pair.host, "create", "fo0", "--standby=eth2", "--primary=eth1")
-    assert tool.status(pair.host).health is Health.OK
+    cold_tool.command(pair.host, "create", "fo0", "--standby=eth2", "--primary=eth1")
+    assert cold_tool.status(pair.host).health is Health.OK
 
 
 @pytest.mark.usefixtures("killed")
 def test_command_killed_while_it_compiles_leaves_no_temporary_files(
-    pair: Duo, tool: Tool, tmp_path: Path
+    pair: Duo, cold_tool: Tool, tmp_path: Path
 ) -> None:
     """The tree of headers that was made for the compiler goes as well."""
-    tool.command(pair.host, "detach", "fo0")
+    cold_tool.command(pair.host, "detach", "fo0")
     assert list(tmp_path.iterdir()) == []
+    assert list(cold_tool.roots.run.glob("*/headers")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_interrupted_while_it_compiles(
-    pair: Duo, tool: Tool, tmp_path: Path, number: signal.Signals
+    pair: Duo, cold_tool: Tool, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C, or a service manager's stop: it takes back by itself what it began."""
-    before = take(tool, pair.host)
-    with compiling(tool, pair, tmp_path) as command:
+    before = take(cold_tool, pair.host)
+    with compiling(cold_tool, pair, tmp_path) as command:
         command.send_signal(number)
     assert command.returncode == 130
     assert list(tmp_path.iterdir()) == []
-    assert_same(before, lambda: take(tool, pair.host), where="interrupted")
+    assert_same(before, lambda: take(cold_tool, pair.host), where="interrupted")

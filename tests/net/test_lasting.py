@@ -349,8 +349,8 @@ def test_more_groups_than_there_is_usually_room_for(
     pair: Duo, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a boot the programs are loaded with room for all that is declared, and
-    as many beside as usual."""
-    monkeypatch.setattr(commands, "DEFAULT_MAX_GROUPS", 1)
+    some beside, in steps of as many as there are usually."""
+    monkeypatch.setattr(commands, "DEFAULT_MAX_GROUPS", 3)
     for number in (3, 4):
         pair.plug(number)
     declare(tool, pair.host, "fo0")
@@ -359,5 +359,10 @@ def test_more_groups_than_there_is_usually_room_for(
     with pair.host.enter(), locked_namespace(roots) as namespace:
         done = commands.reload(namespace)
         assert namespace.host.loaded.max_groups == 3
+        monkeypatch.setattr(commands, "DEFAULT_MAX_GROUPS", 2)
+        namespace.retreat(namespace.journal.all()["fo0"], 0)
+        namespace.retreat(namespace.journal.all()["fo1"], 0)
+        commands.reload(namespace)
+        assert namespace.host.loaded.max_groups == 4
     assert list(done.done) == ["fo0", "fo1"]
     assert not done.failed

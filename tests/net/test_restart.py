@@ -137,7 +137,8 @@ def detach_link(tool: Tool, ns: Namespace) -> None:
 def empty_slots(tool: Tool, ns: Namespace) -> None:
     """Overwrite what the maps know of a group's slaves."""
     with tool.locked(ns) as locked:
-        locked.host.loaded.set_slaves(0, {})
+        for slot in (0, 1):
+            locked.host.loaded.unseat(0, slot)
 
 
 def drop_port(tool: Tool, ns: Namespace) -> None:

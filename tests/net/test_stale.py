@@ -53,7 +53,7 @@ def test_everything_of_ours_is_removed(pair: Duo, tool: Tool, tc: TcMode) -> Non
     before = attached(take(tool, pair.host))
     tool.create(pair.host, spec(tc=tc))
     ours = mine(tool, pair)
-    assert (len(ours["prog"]), len(ours["map"])) == (5, 7)
+    assert (len(ours["prog"]), len(ours["map"])) == (7, 9)
     assert len(ours["link"]) == (3 if tc is TcMode.TCX else 0)
     shutil.rmtree(tool.roots.run)
     done = tool.command(pair.host, "detach", "--force")

@@ -44,7 +44,7 @@ def test_table(pair: Duo, tool: Tool, tc: TcMode) -> None:
     assert done.stderr == WARNING
     head, kind, policy, columns, one, two = done.stdout.splitlines()
     assert head == "fo0: ok, active eth1"
-    assert kind == f" stack master by {tc}, generation 2 by user"
+    assert kind == f" stack master by {tc}, carrier test on, generation 2 by user"
     assert policy == " policy always"
     assert " ".join(columns.split()) == (
         "RANK SLAVE LINK STATE TX PACKETS RX PACKETS RX DROP"
@@ -97,8 +97,9 @@ def test_json(pair: Duo, tool: Tool, tc: TcMode) -> None:
 
 
 def test_exit_codes(pair: Duo, tool: Tool) -> None:
-    """0 all is well, 1 degraded, 2 no traffic; each with what is the matter."""
-    tool.create(pair.host, spec())
+    """0 all is well, 1 degraded, 2 no traffic; each with what is the matter. Without
+    the carrier test nobody leaves the slave that is cut."""
+    tool.create(pair.host, spec(), carrier_test=False)
     assert shown(tool, pair)["health"] == "ok"
     pair.cut(2)
     group = shown(tool, pair, code=DEGRADED)
@@ -119,6 +120,17 @@ def test_exit_codes(pair: Duo, tool: Tool) -> None:
     assert (gone["name"], gone["ifindex"]) == ("eth1", None)
     done = tool.command(pair.host, "status", code=DEGRADED)
     assert "0 eth1 unplugged" in " ".join(done.stdout.split())
+
+
+def test_cut_that_the_next_packet_leaves(pair: Duo, tool: Tool) -> None:
+    """With the carrier test the active slave's loss is no loss of traffic; that of all
+    slaves is."""
+    tool.create(pair.host, spec())
+    pair.cut(1)
+    group = shown(tool, pair, code=DEGRADED)
+    assert (group["health"], group["carrier_test"]) == ("degraded", True)
+    pair.cut(2)
+    assert shown(tool, pair, code=DOWN)["health"] == "down"
 
 
 def test_worst_of_several_groups(pair: Duo, tool: Tool) -> None:
@@ -142,12 +154,15 @@ def test_idle_master(pair: Duo, tool: Tool) -> None:
 
 def test_no_slave_is_ready_at_attach(pair: Duo, tool: Tool) -> None:
     """Attached while no slave has a carrier: warned of, nobody active, drops are
-    counted; a switch once there is one brings the traffic."""
+    counted; without the carrier test a switch once there is one brings the traffic."""
     pair.cut(1)
     pair.cut(2)
     asked = ("create", "fo0", "--primary=eth1", "--standby=eth2")
     done = tool.command(pair.host, *asked)
-    assert "warning: no slave of 'fo0' is ready" in done.stderr
+    assert "is ready: its traffic is dropped until one is\n" in done.stderr
+    tool.command(pair.host, "destroy", "fo0")
+    done = tool.command(pair.host, *asked, "--no-carrier-test")
+    assert "is ready: its traffic is dropped until 'pyfailover" in done.stderr
     was = shown(tool, pair, code=DOWN)
     assert was["active"] is None
     send(pair.host, "fo0", *[ethernet(MAC, MAC, EXPERIMENTAL)] * 97)

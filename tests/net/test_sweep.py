@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfailover.datapath.programs import in_use
+from pyfailover.datapath.loading import in_use
 from pyfailover.lab import Lab, eventually
 from pyfailover.model import TcMode
 from pyfailover.report import Health

@@ -6,20 +6,25 @@ the caller's namespace, and pkt_type by comparing the destination with that
 device's address. It does not carry out a redirect.
 """
 
+import ctypes as ct
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum, auto
 from pathlib import Path
+from typing import Any, Self
 
-from pyfailover.datapath import abi, libbpf, programs
+import pytest
+
+from pyfailover.datapath import abi, libbpf, loading
 from pyfailover.datapath.abi import RxRule
 from pyfailover.datapath.programs import ProgramSet
 from pyfailover.lab import Lab, Namespace, scratch_roots
 from pyfailover.model import MAX_SLAVES, NOBODY, Word
 from pyfailover.place import ensure_bpffs, locked
 from pyfailover.transaction import paths
+from tests.support.switches import Switches
 
 MAX_GROUPS = 11  # neither the default nor a power of two
 GROUP = 7
@@ -43,6 +48,39 @@ class Verdict(IntEnum):
     REDIRECT = 7
 
 
+class Kind(StrEnum):
+    """Which kind of the programs it is: the two are one source."""
+
+    CARRIER_TEST = "carrier test"
+    PLAIN = "plain"
+
+
+class Link(StrEnum):
+    """What an end of a veth pair may be; the plain programs see no difference."""
+
+    DOWN = auto()
+    NO_CARRIER = auto()  # the far end is down
+    READY = auto()
+
+
+# Tests of what the plain programs do not have: a mark.
+CARRIER_TEST_ALONE = pytest.mark.parametrize(
+    "loaded_bench", [(Kind.CARRIER_TEST, False)], indirect=True, ids=["carrier test"]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindCase:
+    """What a row of a table of tests has in common with all others."""
+
+    description: str
+    plain: Mapping[str, Any] = field(default_factory=dict)  # what is another then
+
+    def of(self, kind: Kind) -> Self:
+        """The row for a kind of programs."""
+        return replace(self, **self.plain) if kind is Kind.PLAIN else self
+
+
 @dataclass(frozen=True)
 class Device:
     """An end of a veth pair in the namespace of the bench; `peer` is far away."""
@@ -63,9 +101,12 @@ class Bench:
     high (ifindex 70,000) . highp
     """
 
+    kind: Kind
     lab: Lab
     host: Namespace
     far: Namespace
+    near_ends: Switches
+    far_ends: Switches
     pins: Path
     programs: ProgramSet
     devices: Mapping[str, Device]
@@ -80,7 +121,9 @@ class Bench:
         return self.devices[f"s{slot}"]
 
     def clear(self) -> None:
-        """Have no port, no slave, no active and all counters at zero."""
+        """Have no port, no slave, no active, all counters at zero and links ready."""
+        for device in self.devices.values():
+            self.set_link(device, Link.READY)
         for ifindex in self.programs.ports():
             self.programs.drop_port(ifindex)
         for group in range(self.programs.max_groups):
@@ -127,7 +170,15 @@ class Bench:
     ) -> None:
         """Have just these slots filled."""
         found = slaves or {n: self.slave(n) for n in range(MAX_SLAVES)}
-        self.programs.set_slaves(group, {slot: found[slot].ifindex for slot in plugged})
+        for slot in self.programs.slaves(group):
+            self.programs.unseat(group, slot)
+        for slot in plugged:
+            self.programs.seat(group, slot, found[slot].ifindex)
+
+    def set_link(self, device: Device, link: Link) -> None:
+        """Have a device's link in a state; it is so when this returns."""
+        self.near_ends.set(device.name, link is not Link.DOWN)
+        self.far_ends.set(device.peer, link is not Link.NO_CARRIER)
 
     def run(
         self,
@@ -154,11 +205,23 @@ class Bench:
         return found
 
     def state(self, group: int = GROUP) -> abi.State:
-        """Word and grace of a group, raw."""
-        with libbpf.opened(self.pins / "maps" / "fo_states") as fd:
-            raw = libbpf.map_lookup(fd, group, 16)
+        """Word, grace and times of a group, raw."""
+        return abi.State.from_buffer_copy(self._raw("fo_states", group, abi.State))
+
+    def seats(self, group: int = GROUP) -> abi.Group:
+        """Who sits in the slots of a group, and its down-delay, raw."""
+        return abi.Group.from_buffer_copy(self._raw("fo_groups", group, abi.Group))
+
+    def put_seats(self, seats: abi.Group, group: int = GROUP) -> None:
+        """Write them, as no program or controller would."""
+        with libbpf.opened(self.pins / "maps" / "fo_groups") as fd:
+            libbpf.map_update(fd, group, bytes(seats))
+
+    def _raw(self, name: str, key: int, struct: type[ct.Structure]) -> bytes:
+        with libbpf.opened(self.pins / "maps" / name) as fd:
+            raw = libbpf.map_lookup(fd, key, ct.sizeof(struct))
         assert raw is not None
-        return abi.State.from_buffer_copy(raw)
+        return raw
 
 
 def context(ifindex: int, *, gso_segs: int = 0) -> bytes:
@@ -171,8 +234,12 @@ def context(ifindex: int, *, gso_segs: int = 0) -> bytes:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """Load the set and make the interfaces; the caller enters the namespace."""
+def bench(kind: Kind, store: Path) -> Iterator[Bench]:
+    """Load the set and make the interfaces; the caller enters the namespace.
+
+    Args:
+        store: where compiled programs are kept.
+    """
     with Lab() as lab, scratch_roots() as roots:
         host, far = lab.namespace("bpf"), lab.namespace("bpf-far")
         names = ["m0", *(f"s{n}" for n in range(MAX_SLAVES)), "x0", "high"]
@@ -184,8 +251,19 @@ def bench() -> Iterator[Bench]:
             pins, run = paths(roots)
             ensure_bpffs(roots.pins)
             with locked(run) as lock_fd:
-                programs.load(
-                    pins, MAX_GROUPS, lock_fd=lock_fd, scratch=run / "headers"
+                loading.load(
+                    pins,
+                    MAX_GROUPS,
+                    kind is Kind.CARRIER_TEST,
+                    store=store,
+                    lock_fd=lock_fd,
+                    scratch=run / "headers",
                 )
-        with ProgramSet(pins) as opened:
-            yield Bench(lab, host, far, pins, opened, devices)
+        with (
+            ProgramSet(pins) as opened,
+            closing(Switches(host)) as near_ends,
+            closing(Switches(far)) as far_ends,
+        ):
+            yield Bench(
+                kind, lab, host, far, near_ends, far_ends, pins, opened, devices
+            )

@@ -105,6 +105,7 @@ class Tool:
             f"--pin-root={self.roots.pins}",
             f"--run-root={self.roots.run}",
             f"--config-root={self.roots.etc}",
+            f"--cache-root={self.roots.cache}",
             *args,
         ]
 

@@ -32,7 +32,12 @@ def summer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def scratch(tmp_path: Path) -> Roots:
     """Where main() has its things, empty."""
-    return Roots(pins=tmp_path / "pins", run=tmp_path / "run", etc=tmp_path / "etc")
+    return Roots(
+        pins=tmp_path / "pins",
+        run=tmp_path / "run",
+        etc=tmp_path / "etc",
+        cache=tmp_path / "cache",
+    )
 
 
 @pytest.fixture
@@ -47,6 +52,7 @@ def bare_main(
             f"--pin-root={scratch.pins}",
             f"--run-root={scratch.run}",
             f"--config-root={scratch.etc}",
+            f"--cache-root={scratch.cache}",
         ]
         with monkeypatch.context() as patched:
             patched.setattr(sys, "argv", ["pyfailover", *roots, *args])

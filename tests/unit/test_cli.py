@@ -23,10 +23,9 @@ from pyfailover.errors import (
 )
 from pyfailover.model import Policy, Role, Side, TcMode
 from pyfailover.report import GroupStatus, Health, SlaveStatus
+from tests.support.commands import COMMANDS
 
 Main = Callable[..., tuple[int, str, str]]  # see conftest.py
-
-COMMANDS = cli.cli.commands
 
 
 def group(name: str = "fo0", health: Health = Health.OK) -> GroupStatus:
@@ -69,7 +68,7 @@ def group(name: str = "fo0", health: Health = Health.OK) -> GroupStatus:
 @pytest.mark.parametrize("name", [None, *COMMANDS])
 def test_help_fits(name: str | None) -> None:
     """No line of any help has more than 80 columns."""
-    args = [] if name is None else [name]
+    args = [] if name is None else name.split()
     shown = CliRunner().invoke(cli.cli, [*args, "--help"], terminal_width=80)
     assert shown.exit_code == 0
     assert [line for line in shown.output.splitlines() if len(line) > 80] == []
@@ -78,7 +77,7 @@ def test_help_fits(name: str | None) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_examples(name: str) -> None:
     """The help of every command says what it does and ends with examples."""
-    shown = CliRunner().invoke(cli.cli, [name, "-h"]).output
+    shown = CliRunner().invoke(cli.cli, [*name.split(), "-h"]).output
     _, heading, examples = shown.partition("Example")
     assert heading
     assert f"pyfailover {name}" in examples or f"lab {name}" in examples

@@ -75,7 +75,7 @@ ALL_OPTIONS = [
     *("--bypass-filters", "--policy=failure", "--up-delay=1000", "--down-delay=97"),
     *("--announce-count=5", "--announce-interval=50", "--flap-changes=4"),
     *("--flap-window=30", "--flap-hold=20", "--flap-hold-max=600"),
-    *("--allow-missing", "--persist", "--max-groups=97"),
+    *("--allow-missing", "--persist", "--max-groups=97", "--no-carrier-test"),
 ]
 DEFAULT = GroupSpec(name="fo0", primary="eth1", standbys=())
 FULL = GroupSpec(
@@ -113,7 +113,17 @@ def test_every_setting_has_an_option() -> None:
     ("options", "wish"),
     [
         (["--primary=eth1"], Wish(spec=DEFAULT)),
-        (ALL_OPTIONS, Wish(spec=FULL, patient=True, persist=True, max_groups=97)),
+        (["--primary=eth1", "--carrier-test"], Wish(spec=DEFAULT, carrier_test=True)),
+        (
+            ALL_OPTIONS,
+            Wish(
+                spec=FULL,
+                patient=True,
+                persist=True,
+                max_groups=97,
+                carrier_test=False,
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["create", "attach"])
@@ -358,6 +368,31 @@ def test_reload_without_a_controller(main: Main, stub: Place) -> None:
     stub(asking, "reload", None)
     said = "Error: no controller runs here\nhint: pyfailover run\n"
     assert main("reload") == (1, "", said)
+
+
+@pytest.mark.parametrize("served", [SERVED, ALONE])
+@pytest.mark.parametrize(
+    ("options", "test"),
+    [([], None), (["--carrier-test"], True), (["--no-carrier-test"], False)],
+)
+def test_reload_of_programs(
+    main: Main, stub: Place, options: Sequence[str], test: bool | None, served: bool
+) -> None:
+    """Programs of the kind that is wanted; without a controller that is said."""
+    called = stub(asking, "replace_programs", served)
+    code, out, err = main("reload", "--programs", *options)
+    assert (code, out) == (0, "the programs are replaced\n")
+    assert bool(err) is not served
+    assert called.calls == [(test,)]
+
+
+def test_kind_without_programs(main: Main, stub: Place) -> None:
+    """The kind is of the programs: it says nothing about the files."""
+    called = stub(asking, "reload", None)
+    code, _, err = main("reload", "--no-carrier-test")
+    assert code == 2
+    assert "goes with --programs" in err
+    assert called.calls == []
 
 
 def test_reload_of_a_bad_file(main: Main, stub: Place) -> None:

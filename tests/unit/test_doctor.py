@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyfailover import doctor
-from pyfailover.datapath import hooks, libbpf
+from pyfailover.datapath import abi, cache, hooks, libbpf
 from pyfailover.doctor import Finding, Level, System, host
 from pyfailover.doctor.claimants import claims, managers, opaque_managers
 from pyfailover.doctor.groups import carrying
@@ -71,11 +71,13 @@ def text(*findings: Finding) -> str:
 
 def test_a_host_that_can(system: System) -> None:
     """With all rights, a new kernel, libbpf, bcc and headers nothing is amiss."""
-    found = [*essentials(system), *toolchain(system, loaded=False)]
+    nowhere = Path("/nowhere")
+    found = [*essentials(system), *toolchain(system, nowhere, loaded=False)]
     assert levels(found) == {
         "privileges": Level.OK,
         "kernel": Level.OK,
         "libbpf": Level.OK,
+        "program cache": Level.OK,
         "bcc": Level.OK,
         "kernel headers": Level.OK,
     }
@@ -87,15 +89,14 @@ def test_a_host_that_can(system: System) -> None:
     {
         "5.4.0-150-generic": Level.FATAL,
         "5.13.19": Level.FATAL,
-        "5.14.0": Level.COST,
-        "6.1.0-18-amd64": Level.COST,
-        "6.2.0": Level.OK,
+        "5.14.0": Level.OK,
+        "6.1.0-18-amd64": Level.OK,
         "6.12": Level.OK,
         "10.0-rc1": Level.OK,
     }.items(),
 )
 def test_kernel(system: System, release: str, level: Level) -> None:
-    """A kernel before 5.14 cannot, one before 6.2 can at a cost."""
+    """A kernel before 5.14 cannot."""
     found = essentials(replace(system, release=release))
     assert levels(found)["kernel"] is level
     assert doctor.would_fail_over(found) is (level is not Level.FATAL)
@@ -136,7 +137,13 @@ def test_no_libbpf(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loaded", "level"), [(False, Level.FATAL), (True, Level.COST)]
+    ("loaded", "kept", "level"),
+    [
+        (False, False, Level.FATAL),
+        (True, False, Level.COST),
+        (False, True, Level.COST),
+        (True, True, Level.COST),
+    ],
 )
 @pytest.mark.parametrize("lack", ["no bcc", "another bcc", "no headers"])
 def test_toolchain(
@@ -145,10 +152,12 @@ def test_toolchain(
     monkeypatch: pytest.MonkeyPatch,
     lack: str,
     loaded: bool,
+    kept: bool,
     level: Level,
 ) -> None:
-    """What compiles is needed as long as the programs are not loaded; PyPI's
-    package that is called bcc too does not do."""
+    """What compiles is needed as long as the programs are neither loaded nor kept;
+    PyPI's package that is called bcc too does not do."""
+    monkeypatch.setattr(cache, "has", lambda *_: kept)
     what = "bcc"
     if lack == "no bcc":
         monkeypatch.setattr(host, "find_spec", lambda _: None)
@@ -157,33 +166,56 @@ def test_toolchain(
     else:
         what = "kernel headers"
         system = replace(system, modules=tmp_path / "nowhere")
-    found = list(toolchain(system, loaded=loaded))
+    found = list(toolchain(system, tmp_path, loaded=loaded))
     assert {w: lv for w, lv in levels(found).items() if lv is not Level.OK} == {
         what: level
     }
     assert "mend: apt install " in text(*found)
 
 
-Surround = Callable[[], list[Finding]]
+Surround = Callable[..., list[Finding]]
 
 
 @pytest.fixture
 def surround(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Surround:
-    """What is found around a host with BTF, a bpffs and tcx."""
-    system.btf.touch()
+    """What is found around a host with a good BTF, a bpffs and tcx."""
+    system.btf.write_bytes(b"\0%s\0" % b"\0".join(map(str.encode, abi.KFUNCS)))
     monkeypatch.setattr(host, "on_bpffs", lambda _: True)
     monkeypatch.setattr(hooks, "has_tcx", lambda: True)
-    return lambda: list(surroundings(Roots(), tmp_path / "run", system))
+
+    def look(carrier_test: bool | None = None) -> list[Finding]:
+        run = tmp_path / "run"
+        return list(surroundings(Roots(), run, system, carrier_test=carrier_test))
+
+    return look
 
 
-def test_without_a_controller(surround: Surround) -> None:
-    """Without a controller nothing would fail over, whatever else there is."""
-    found = surround()
+@pytest.mark.parametrize("loaded", [None, True])
+def test_without_a_controller(surround: Surround, loaded: bool | None) -> None:
+    """Programs that look at links fail over without a controller; something is lost
+    all the same."""
+    found = surround(loaded)
     assert {w: lv for w, lv in levels(found).items() if lv is not Level.OK} == {
-        "controller": Level.FATAL
+        "controller": Level.COST
     }
+    assert doctor.would_fail_over(found)
+    assert (
+        "none runs costs: what was left is not brought back, and the network is not "
+        "told mend: pyfailover run" in text(*found)
+    )
+
+
+def test_plain_programs(surround: Surround) -> None:
+    """Programs that could look at links, and do not, leave that to the controller:
+    without one nothing fails over."""
+    found = surround(False)
+    assert {w: lv for w, lv in levels(found).items() if lv is not Level.OK} == {
+        "carrier test": Level.COST,
+        "controller": Level.FATAL,
+    }
+    assert "mend: pyfailover reload --programs --carrier-test" in text(*found)
     assert (
         "none runs costs: a lost carrier would not be noticed, and nothing brought "
         "back mend: pyfailover run" in text(*found)
@@ -203,7 +235,23 @@ def test_controller_that_was_killed(surround: Surround, tmp_path: Path) -> None:
     """The number that a killed one left is no controller."""
     with sole_controller(tmp_path / "run"):
         pass
-    assert levels(surround())["controller"] is Level.FATAL
+    assert levels(surround())["controller"] is Level.COST
+
+
+@pytest.mark.parametrize("missing", ["all", *abi.KFUNCS])
+def test_kernel_without_carrier_test(
+    surround: Surround, system: System, missing: str
+) -> None:
+    """What the kernel lacks is said, and that a controller is needed then."""
+    known = [name.encode() for name in abi.KFUNCS if name != missing]
+    system.btf.write_bytes(b"\0%s\0" % b"\0".join(known))
+    if missing == "all":
+        system.btf.unlink()
+    for loaded in (None, False):
+        found = surround(loaded)
+        assert levels(found)["carrier test"] is Level.COST
+        assert levels(found)["controller"] is Level.FATAL
+        assert ("no BTF" if missing == "all" else f"no {missing}") in text(*found)
 
 
 # --- network managers -----------------------------------------------------

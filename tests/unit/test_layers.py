@@ -69,7 +69,15 @@ TABLE = {
     "datapath.libbpf": Row("datapath."),
     "datapath.toolchain": Row("datapath."),
     "datapath.build": Row("datapath.", libraries="bcc"),
+    "datapath.image": Row("datapath.", values="", banned=PURE),
+    "datapath.btf": Row("datapath."),
+    "datapath.kernel_steps": Row("datapath."),
+    "datapath.recipe": Row("datapath."),
+    "datapath.trusted": Row(),
+    "datapath.cache": Row("datapath."),
+    "datapath.loading": Row("datapath."),
     "datapath.programs": Row("datapath."),
+    "datapath.ring": Row(values=""),
     "datapath.hooks": Row("datapath."),
     # what joins them, on a locked namespace
     "steps": Row("core datapath. ethtool journal netlink.rtnl"),
@@ -77,8 +85,9 @@ TABLE = {
     "transaction": Row("datapath. ethtool journal netlink.rtnl place steps"),
     "switching": Row("announce core history journal plan transaction"),
     "mending": Row("admission journal plan steps switching transaction"),
+    "renewal": Row("datapath. journal mending steps transaction"),
     "lifecycle": Row(
-        "admission datapath. journal mending plan steps switching transaction"
+        "admission datapath. journal mending plan renewal steps switching transaction"
     ),
     "commands": Row("config datapath. journal lifecycle mending transaction"),
     "upkeep": Row("journal lifecycle mending plan steps transaction"),
@@ -88,18 +97,20 @@ TABLE = {
     "telling": Row("history logs"),
     "jobs": Row("journal logs place transaction"),
     "kept": Row(
-        "announce commands config ethtool history jobs journal keeper logs mending "
-        "place poll rules switching telling transaction upkeep"
+        "announce commands config datapath. ethtool history jobs journal keeper logs "
+        "mending place poll rules switching telling transaction upkeep"
     ),
     "controller": Row(
         "commands config control ethtool kept logs netlink.events "
-        "place poll service transaction upkeep"
+        "place poll renewal service transaction upkeep"
     ),
     "requests": Row(
         ". commands config control controller history switching transaction"
     ),
     # asking it, and looking on
-    "asking": Row("commands config control mending place switching transaction"),
+    "asking": Row(
+        "commands config control mending place renewal switching transaction"
+    ),
     "report": Row("ethtool journal netlink.rtnl place steps transaction"),
     "doctor": Row("doctor.", values=""),
     "doctor.findings": Row("doctor."),
@@ -120,6 +131,7 @@ TABLE = {
     ),
     "cli": Row("cli.", values=""),
     "cli.app": Row(". cli. logs place", libraries="click"),
+    "cli.caching": Row("cli. datapath. place", libraries="click"),
     "cli.groups": Row(
         "asking cli. commands lifecycle mending place transaction", libraries="click"
     ),
@@ -245,7 +257,7 @@ def test_a_fault_is_seen(source: str, fault: str) -> None:
     {
         "bcc": ["datapath.build"],
         "pyroute2": ["netlink.events", "netlink.features", "netlink.rtnl"],
-        "click": ["cli.app", "cli.groups", "cli.running", "cli.showing"],
+        "click": ["cli.app", "cli.caching", "cli.groups", "cli.running", "cli.showing"],
         "prometheus_client": [],
     }.items(),
 )

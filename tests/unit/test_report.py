@@ -39,6 +39,7 @@ class Scene:
     master: Link | None = GOOD
     attached: bool = True  # the group
     loaded: bool = True  # the programs
+    tested: bool = False  # they look at links
     pinned: int | None = None
     policy: Policy = Policy.ALWAYS
     health: Health
@@ -75,6 +76,35 @@ SCENES = [
         active=None,
         health=Health.DOWN,
         advice=[SWITCH.format("eth1")],
+    ),
+    *(
+        Scene(
+            description=f"the active slave is {what}: the next packet leaves it",
+            slaves=[active, GOOD],
+            tested=True,
+            health=Health.DEGRADED,
+        )
+        for what, active in {"unplugged": GONE, "down": DOWN, "cut": CUT}.items()
+    ),
+    Scene(
+        description="nobody is active, the next packet goes by the second",
+        slaves=[CUT, GOOD],
+        active=None,
+        tested=True,
+        health=Health.DEGRADED,
+    ),
+    Scene(
+        description="nobody could do it, and the programs know it",
+        slaves=[CUT, GONE],
+        tested=True,
+        health=Health.DOWN,
+    ),
+    Scene(
+        description="the active slave is ready and detached: nobody leaves it",
+        detached=[2],
+        tested=True,
+        health=Health.DOWN,
+        advice=[SWITCH.format("eth1"), REATTACH],
     ),
     Scene(
         description="nobody could do it",
@@ -133,6 +163,7 @@ class FakePrograms:
     """A ProgramSet of one group."""
 
     now: Word
+    carrier_test: bool = False
 
     def word(self, index: int) -> Word:
         """The word in force."""
@@ -180,7 +211,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
         scene: Scene, controller: Mapping[str, Any] | None = None
     ) -> list[GroupStatus]:
         word = Word(generation=97, active=scene.active, approved=0b11)
-        programs = FakePrograms(word) if scene.loaded else None
+        programs = FakePrograms(word, scene.tested) if scene.loaded else None
         netlink = FakeNetlink(links(scene))
         intact = set(netlink.found) - set(scene.detached)
 
@@ -510,6 +541,7 @@ def widest(health: Health, side: Side, tc: TcMode, *, attached: bool) -> GroupSt
         counters={c.name.lower(): WIDEST_COUNTER for c in GroupCounter},
         policy=Policy.FAILURE,
         pinned=slaves[0],
+        carrier_test=False,
         carrier="not available",
         degraded_since=SINCE,
         trouble=f"cannot attach '{name}': " + "for many a reason " * 20,

@@ -117,6 +117,10 @@ class FakeController:
         self.asked.append("reload")
         return self.reloaded
 
+    async def replace_programs(self, carrier_test: bool | None) -> None:
+        """Replace no programs."""
+        self.asked.append(("replace", carrier_test))
+
     def find(self, name: str) -> FakeKeeper | None:
         """Its group, by the name of its master too."""
         return self.keepers["fo0"] if name in ("fo0", "renamed") else None
@@ -201,6 +205,7 @@ def test_status(controller: FakeController) -> None:
     st.booleans(),
     st.booleans(),
     st.none() | st.integers(1, 4096),
+    st.none() | st.booleans(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_attach(
@@ -210,6 +215,7 @@ def test_attach(
     patient: bool,
     persist: bool,
     max_groups: int | None,
+    carrier_test: bool | None,
 ) -> None:
     """Any group that there can be is attached as it was asked for."""
     controller.asked.clear()
@@ -219,6 +225,7 @@ def test_attach(
         patient=patient,
         persist=persist,
         max_groups=max_groups,
+        carrier_test=carrier_test,
     )
     request = {
         "do": "attach",
@@ -227,6 +234,7 @@ def test_attach(
         "patient": patient,
         "persist": persist,
         "max_groups": max_groups,
+        "carrier_test": carrier_test,
     }
     assert handle(controller, request) == {"outcome": "mended"}
     assert controller.asked == [("job", ()), ("attach", wish)]
@@ -335,7 +343,14 @@ def test_what_fails_is_the_askers(
 # --- who asks -------------------------------------------------------------
 
 MOVED = Moved(before="eth2", after="eth1", took_s=0.00025, generation=97, announced=2)
-WISH = Wish(spec=SPEC, create=True, patient=True, persist=True, max_groups=97)
+WISH = Wish(
+    spec=SPEC,
+    create=True,
+    patient=True,
+    persist=True,
+    max_groups=97,
+    carrier_test=False,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,10 +475,12 @@ GOOD_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "patient": False,
         "persist": False,
         "max_groups": None,
+        "carrier_test": None,
     },
     "detach": {"master": "fo0", "destroy": False, "persist": False},
     "switch": {"master": "fo0", "slave": "eth1"},
     "reload": {},
+    "replace": {"carrier_test": None},
 }
 EACH = [(do, key) for do, given in GOOD_ARGUMENTS.items() for key in given]
 
@@ -508,6 +525,7 @@ WRONG: Mapping[str, list[Any]] = {
     "persist": [None, 0, 1, "no", {}],
     "destroy": [None, 0, 1, 1.0, "yes"],
     "max_groups": [True, False, "97", 97.0, [97], {}],
+    "carrier_test": [0, 1, "no", 1.0, [True], {}],
     "master": [None, 0, True, ["fo0"], {"name": "fo0"}],
     "slave": [0, 1, False, ["eth1"], {}],
 }
@@ -628,7 +646,9 @@ def test_unknown_request(controller: FakeController, do: str) -> None:
     """What it cannot do it says, and what it can."""
     exc = refused(controller, {"do": do})
     assert isinstance(exc, ConfigError)
-    assert exc.hint == "it can do status, attach, detach, switch, reload, watch"
+    assert (
+        exc.hint == "it can do status, attach, detach, switch, reload, replace, watch"
+    )
 
 
 JSON = st.recursive(
@@ -671,11 +691,19 @@ def asked_for(request: Mapping[str, Any]) -> Iterator[bool]:
     yield request.keys() - {"do"} == GOOD_ARGUMENTS[request["do"]].keys()
     for key in ("create", "patient", "persist", "destroy"):
         yield type(request.get(key, True)) is bool
+    yield type(request.get("carrier_test")) in (bool, type(None))
     yield type(request.get("master", "")) is str
     yield request.get("slave") in (None, "eth1")
     room = request.get("max_groups")
     yield room is None or (type(room) is int and 1 <= room <= 4096)
     yield type(request.get("spec", {})) is dict
+
+
+@pytest.mark.parametrize("test", [None, True, False])
+def test_replace(controller: FakeController, test: bool | None) -> None:
+    """The programs are replaced by those of the kind that was asked for."""
+    assert handle(controller, {"do": "replace", "carrier_test": test}) == {}
+    assert controller.asked == [("replace", test)]
 
 
 @given(spoilt())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyfailover.datapath import build, toolchain
+from pyfailover.datapath.image import Image, Map
 from pyfailover.datapath.toolchain import bpf_dir, find_headers, merge_headers
 from pyfailover.errors import BuildError, UnsupportedError
 
@@ -205,36 +206,26 @@ LOGS: Mapping[str, tuple[str, Sequence[str], str]] = {
         ["number 1 ", "number 2 ", "number 3 ", "(94 lines omitted)"],
         "--debug",
     ),
-    "the verifier": (
-        "bpf: Failed to load program: Permission denied\n"
-        "0: R1=ctx() R10=fp0\n;  @ failover_tc.c:276\n"
-        "6: (61) r1 = *(u32 *)(r2 +0)\n"
-        "invalid access to packet, off=32 size=4, R2(id=0,off=32,r=32)\n"
-        "R2 offset is outside of the packet\n"
-        "processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0\n\n"
-        f"{CHILD}Exception: Failed to load BPF program b'fo_cas': Permission denied\n",
-        ["fo_cas", "R2 offset is outside of the packet"],
-        "--debug",
-    ),
     "anything else": (
         f"{CHILD}OSError: [Errno 28] No space left on device\n",
         ["No space left on device"],
         "--debug",
     ),
-    "nothing": ("", ["cannot load the programs"], "--debug"),
+    "nothing": ("", ["cannot compile the programs"], "--debug"),
 }
 
 
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the compiling process does; `log` and `error` are to be set."""
-    told: dict[str, Any] = {"log": "", "code": 1, "error": None}
+    told: dict[str, Any] = {"log": "", "code": 1, "error": None, "image": b""}
 
-    def run(argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         told.update(argv=argv, options=options)
         if told["error"]:
             raise told["error"]
-        return subprocess.CompletedProcess(argv, told["code"], "", told["log"])
+        log = told["log"].encode()
+        return subprocess.CompletedProcess(argv, told["code"], told["image"], log)
 
     monkeypatch.setattr(build, "find_headers", lambda _: (tmp_path, tmp_path))
     monkeypatch.setattr(build, "merge_headers", lambda *_: None)
@@ -249,9 +240,9 @@ def test_build_error(
     """Of what the compiling process said, one line tells what is wrong."""
     child["log"] = log
     with pytest.raises(BuildError) as failed:
-        build.build(tmp_path, 64, lock_fd=0, scratch=tmp_path / "headers")
+        build.build(["-DA=1"], lock_fd=0, scratch=tmp_path / "headers")
     assert [part for part in parts if part not in failed.value.message] == []
-    assert failed.value.message.startswith("cannot load the programs: ")
+    assert failed.value.message.startswith("cannot compile the programs: ")
     assert "\n" not in failed.value.message
     assert failed.value.log == log
     assert hint in (failed.value.hint or "")
@@ -262,17 +253,19 @@ def test_build_that_never_ends(child: dict[str, Any], tmp_path: Path) -> None:
     """A compiler that hangs is a failed build, not a traceback."""
     child["error"] = subprocess.TimeoutExpired("python", 300)
     with pytest.raises(BuildError):
-        build.build(tmp_path, 64, lock_fd=0, scratch=tmp_path / "headers")
+        build.build(["-DA=1"], lock_fd=0, scratch=tmp_path / "headers")
 
 
 def test_the_compiling_process(child: dict[str, Any], tmp_path: Path) -> None:
-    """It is this interpreter, told where to pin and for how many groups; it holds
+    """It is this interpreter with the flags, and its output is the image; it holds
     the lock, and cannot outlast all patience."""
-    child["code"] = 0
-    build.build(tmp_path / "pins", 97, lock_fd=7, scratch=tmp_path / "headers")
+    image = Image(maps={"a": Map(1, 2, 3, 4, 5)}, programs={})
+    child.update(code=0, image=image.to_bytes())
+    flags = ["-DA=1", "-DB=2"]
+    assert build.build(flags, lock_fd=7, scratch=tmp_path / "headers") == image
     python, *args = child["argv"]
     assert python == sys.executable
-    assert args == ["-m", "pyfailover.datapath.build", str(tmp_path / "pins"), "97"]
+    assert args == ["-m", "pyfailover.datapath.build", *flags]
     assert child["options"]["pass_fds"] == (7,)
     assert child["options"]["timeout"] > 90
     assert "BCC_KERNEL_SOURCE" in child["options"]["env"]
