@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pyfailover.errors import BpfError
 from pyfailover.ethtool import Ethtool
 from pyfailover.keeper import Polled
 
@@ -52,7 +53,7 @@ class Poll:
                 news: News = []
                 for each in self.polled:
                     # The programs may be replaced, or go, this very moment.
-                    with suppress(OSError, KeyError):
+                    with suppress(OSError, KeyError, BpfError):
                         news += ((each, *found) for found in each.news(ethtool))
                 cost = time.thread_time() - start
                 share = _HOT_SHARE if time.monotonic() < self._hot_until else _SHARE

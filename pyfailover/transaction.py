@@ -167,11 +167,13 @@ class Namespace:
         ensure_bpffs(self.roots.pins)
         if self.host.programs is None:
             sweep(self.roots)
+        if self.host.programs is None and carrier_test is None:
+            carrier_test = self.roots.carrier_test
         self._checkpoint("before load")
         loading.load(
             self.host.pins,
             max_groups,
-            self.roots.carrier_test if carrier_test is None else carrier_test,
+            carrier_test,
             store=self.roots.cache,
             lock_fd=self._lock_fd,
             scratch=self._scratch,

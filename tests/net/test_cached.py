@@ -195,3 +195,12 @@ def test_other_kind_of_an_attached_group(pair: Duo, tool: Tool) -> None:
     with pytest.raises(StateError, match="carrier test"):
         tool.create(pair.host, spec(), carrier_test=True)
     tool.create(pair.host, spec(), carrier_test=False)
+
+
+def test_roots_speak_of_what_is_to_be_loaded(pair: Duo, tool: Tool) -> None:
+    """`run --no-carrier-test`, and `reload --programs --carrier-test` later: a group
+    that is attached then takes the programs as they are."""
+    tool.create(pair.host, spec(standbys=()), carrier_test=True)
+    plain = Tool(replace(tool.roots, carrier_test=False))
+    plain.create(pair.host, spec("fo1", None, ("eth2",)))
+    assert plain.status(pair.host, "fo1").carrier_test is True
