@@ -20,18 +20,15 @@ second). So a cut link loses nothing that it took: what is lost was sent into a 
 without a carrier.
 """
 
-import fcntl
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pyfailover import lifecycle
 from pyfailover.datapath.programs import ProgramSet
-from pyfailover.lab import Lab, Namespace, eventually, scratch_roots
+from pyfailover.lab import Lab, Namespace, Switches, eventually, scratch_roots
 from pyfailover.model import GroupSpec, Word
 from pyfailover.place import Roots
 from pyfailover.transaction import locked_namespace, paths
@@ -40,8 +37,6 @@ HOST, FAR = "192.0.2.1", "192.0.2.2"
 FAR_LINKS = ("p1", "p2")
 _MAC, _FAR_MAC = "02:00:5e:10:00:01", "02:00:5e:10:00:02"
 _WITHIN_S = 15.0
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_FLAGS = struct.Struct("@16sH22x")  # struct ifreq
 _BACKLOG = Path("/proc/sys/net/core/netdev_max_backlog")
 _ROOM = 100_000  # packets: half a second of the highest rate
 
@@ -54,20 +49,20 @@ class Site:
     far: Namespace
     roots: Roots
     programs: ProgramSet
-    hand: socket.socket  # in the far end's namespace
+    hand: Switches  # on the far end's links
 
     def disturb(self) -> None:
         """Cause a link event that has nothing to do with the group."""
-        _set_link(self.hand, "other", up=False)
+        self.hand.set("other", False)
 
     def cut(self) -> None:
         """Take the carrier from eth1; it is gone when this returns."""
-        _set_link(self.hand, "p1", up=False)
+        self.hand.set("p1", False)
 
     def mend(self) -> None:
         """Undo both."""
-        _set_link(self.hand, "other", up=True)
-        _set_link(self.hand, "p1", up=True)
+        self.hand.set("other", True)
+        self.hand.set("p1", True)
 
     def wait_for(self, *, approved: int) -> None:
         """Wait until eth1 carries the traffic and just these slots may carry it."""
@@ -107,9 +102,7 @@ def site(*, carrier_test: bool) -> Iterator[Site]:
         lab.address(host, "fo0", f"{HOST}/24")
         # It has never been asked for by way of p2 when the far end moves there.
         far.ip(f"neigh add {HOST} lladdr {_MAC} dev p2")
-        with far.enter():
-            hand = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with hand, ProgramSet(pins) as programs:
+        with closing(Switches(far)) as hand, ProgramSet(pins) as programs:
             yield Site(host=host, far=far, roots=roots, programs=programs, hand=hand)
 
 
@@ -129,18 +122,6 @@ def _link(lab: Lab, host: Namespace, far: Namespace, number: int, port: str) -> 
     lab.address(far, port, f"{FAR}/24")
 
 
-def _set_link(hand: socket.socket, name: str, *, up: bool) -> None:
-    """Set a link up or down at once (netdevice(7)).
-
-    An `ip` would have to start first, and change its mount namespace, which on a
-    machine as busy as it is in a trial has taken seconds.
-    """
-    answer = fcntl.ioctl(hand, _SIOCGIFFLAGS, _FLAGS.pack(name.encode(), 0))
-    _, flags = _FLAGS.unpack(answer)
-    flags = flags | _IFF_UP if up else flags & ~_IFF_UP
-    fcntl.ioctl(hand, _SIOCSIFFLAGS, _FLAGS.pack(name.encode(), flags))
-
-
 @contextmanager
 def roomy_backlog() -> Iterator[None]:
     """Give every CPU's backlog more room for the length of a `with`.
@@ -154,9 +135,3 @@ def roomy_backlog() -> Iterator[None]:
         yield
     finally:
         _BACKLOG.write_text(before)
-
-
-def backlog_dropped() -> int:
-    """Packets that found no room in a backlog since the machine was started."""
-    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)

@@ -42,7 +42,6 @@ from benchmarks.cutting import (
     FAR_LINKS,
     HOST,
     Site,
-    backlog_dropped,
     carried_by,
     roomy_backlog,
     site,
@@ -50,7 +49,7 @@ from benchmarks.cutting import (
 from benchmarks.rows import Better, Options, Row, options, report
 from pyfailover.datapath.programs import ProgramSet
 from pyfailover.netlink.events import Events, LinkSeen
-from pyfailover.traffic import UdpStream, account
+from pyfailover.traffic import UdpStream, account, backlog_dropped
 from pyfailover.traffic.process import READY, Child, Report
 from pyfailover.transaction import paths
 

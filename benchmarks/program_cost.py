@@ -25,7 +25,6 @@ from pyfailover.place import Roots
 from pyfailover.transaction import locked_namespace, paths
 
 MAC = "02:00:5e:10:00:01"
-_CTX_SIZE, _CTX_IFINDEX = 192, 40
 _CARRIER = "carrier_"
 _PORTS = (
     ("stack_tx", "fo_stack_tx", "st0"),
@@ -125,10 +124,9 @@ def _time(fd: int, ifindex: int, repeat: int) -> float:
     """ns of one repetition."""
     mac = bytes.fromhex(MAC.replace(":", ""))
     frame = (mac + mac + struct.pack("!H", 0x0800)).ljust(60, b"\0")
-    ctx = bytearray(_CTX_SIZE)
-    struct.pack_into("I", ctx, _CTX_IFINDEX, ifindex)
+    context = libbpf.skb_context(ifindex)
     start = time.perf_counter_ns()
-    libbpf.run(fd, frame, ctx=bytes(ctx), repeat=repeat)
+    libbpf.run(fd, frame, ctx=context, repeat=repeat)
     return (time.perf_counter_ns() - start) / repeat
 
 

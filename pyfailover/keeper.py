@@ -293,9 +293,8 @@ class Keeper:
         if found == before:
             return []
         if found.by_kernel:  # who knew better than we
-            for slot, ready in self.ready(
-                self.polled().names, self._view.ethtool
-            ).items():
+            seen = self.ready(self.polled().names, self._view.ethtool)
+            for slot, ready in seen.items():
                 self.see_ready(slot, ready, now)
         self._group = core.adopt(self._group, found, now)
         if found.by_kernel:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pyfailover.datapath import loading
-from pyfailover.datapath.recipe import here
+from pyfailover.datapath.recipe import sources
 from pyfailover.errors import PyFailoverError, StateError
 from pyfailover.journal import Record
 from pyfailover.mending import tune
@@ -38,19 +38,16 @@ def renew(namespace: Namespace, *, carrier_test: bool | None = None) -> bool:
         BuildError, UnsupportedError: they cannot be had; the old ones go on.
         PyFailoverError: a hook could not be changed over; the others were.
     """
-    records = [r for r in namespace.journal.all().values() if r.attached]
-    if not records:
+    if not _attached(namespace):
         return False
-    if is_foreign(namespace.host.pins):
-        _inherit(namespace, records, carrier_test)
-        return True
-    if namespace.host.programs is None:  # somebody removed the pins
-        return False
-    loaded = namespace.host.loaded
-    kind = loaded.carrier_test if carrier_test is None else carrier_test
-    if loaded.made_of == here()["sources"] and kind is loaded.carrier_test:
-        return False
-    replace(namespace, carrier_test=kind)
+    if not is_foreign(namespace.host.pins):
+        loaded = namespace.host.programs
+        if loaded is None:  # somebody removed the pins
+            return False
+        same_kind = carrier_test in (None, loaded.carrier_test)
+        if same_kind and loaded.made_of == sources():
+            return False
+    replace(namespace, carrier_test=carrier_test)
     return True
 
 
@@ -64,7 +61,7 @@ def replace(namespace: Namespace, *, carrier_test: bool | None = None) -> None:
         StateError: none are loaded.
         PyFailoverError: see renew().
     """
-    records = [r for r in namespace.journal.all().values() if r.attached]
+    records = _attached(namespace)
     if is_foreign(namespace.host.pins) and records:
         return _inherit(namespace, records, carrier_test)
     if namespace.host.programs is None:
@@ -106,6 +103,10 @@ def _inherit(
     _change_over(namespace, records)
     loading.unload(former)
     log.info("the programs of another version were replaced")
+
+
+def _attached(namespace: Namespace) -> list[Record]:
+    return [r for r in namespace.journal.all().values() if r.attached]
 
 
 def _move_links(former: Path, pins: Path) -> None:

@@ -2,7 +2,8 @@
 """What the carrier test has to know of the running kernel, from its BTF.
 
 Type ids, offsets of members and ids of kernel functions, read by libbpf. It takes
-the kernel's whole BTF into memory: for the process that compiles.
+the kernel's whole BTF into memory for as long as that takes: when something is to be
+compiled, not when an image is loaded.
 """
 
 import ctypes as ct

@@ -9,6 +9,7 @@ libbpf 1.1 (Debian 12) and later; the layouts are those of its headers.
 import ctypes as ct
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ TC_F_REPLACE = 1
 _MAX_PROGS = 64  # programs on one hook that a query shows
 _LICENCE = b"GPL"  # of all programs; some helpers are for such alone
 _INSTRUCTION_SIZE = 8
+_SKB_SIZE, _SKB_IFINDEX = 192, 40  # struct __sk_buff, and its ifindex
 _LOG_SIZE = 16 << 20  # of what a verifier has to say; the most that it takes
 
 
@@ -406,6 +408,13 @@ def map_delete(fd: int, key: bytes) -> None:
         _check(result, "map delete")
 
 
+def skb_context(ifindex: int) -> bytes:
+    """A struct __sk_buff for run(): a packet on an interface of this namespace."""
+    context = bytearray(_SKB_SIZE)
+    context[_SKB_IFINDEX : _SKB_IFINDEX + 4] = ifindex.to_bytes(4, sys.byteorder)
+    return bytes(context)
+
+
 def run(
     fd: int, data: bytes, *, ctx: bytes | None = None, repeat: int = 1
 ) -> RunResult:
@@ -413,7 +422,7 @@ def run(
 
     Args:
         data: the packet, at least 14 bytes for SCHED_CLS.
-        ctx: a struct __sk_buff (192 bytes), or None.
+        ctx: a struct __sk_buff, see skb_context(), or None.
     """
     out = ct.create_string_buffer(len(data) + 256)
     source = ct.create_string_buffer(data, len(data))

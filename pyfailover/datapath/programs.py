@@ -20,7 +20,6 @@ from pyfailover.errors import BpfError, StateError
 from pyfailover.model import MAX_SLAVES, NOBODY, RxMode, Word
 
 _AGE_NS = 300 * 10**9
-_CTX_BYTES, _CTX_IFINDEX = 192, 40  # struct __sk_buff, and its ifindex
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +146,8 @@ class ProgramSet:
 
     def _seat(self, index: int, slot: int, ifindex: int, *, check: bool) -> int:
         request = abi.SeatRequest(group=self._known(index), slot=slot, check=check)
-        ctx = bytearray(_CTX_BYTES)
-        ctx[_CTX_IFINDEX : _CTX_IFINDEX + 4] = ifindex.to_bytes(4, sys.byteorder)
-        return libbpf.run(self._fds["fo_seat"], bytes(request), ctx=bytes(ctx)).retval
+        context = libbpf.skb_context(ifindex)
+        return libbpf.run(self._fds["fo_seat"], bytes(request), ctx=context).retval
 
     def unseat(self, index: int, slot: int) -> None:
         """Empty a slot."""

@@ -48,7 +48,7 @@ class Recipe:
 def here() -> Key:
     """The part of a key that this version of ours and this kernel have."""
     return {
-        "sources": _sources(),
+        "sources": sources(),
         "architecture": os.uname().machine,
         "kernel": _kernel(),
     }
@@ -59,7 +59,7 @@ def digest(key: Key) -> str:
     return sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sources() -> str:
+def sources() -> str:
     """Digest of all files that are compiled, with their names."""
     found = sha256()
     for path in sorted(bpf_dir().iterdir()):

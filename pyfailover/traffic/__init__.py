@@ -8,7 +8,7 @@
 from pyfailover.traffic.accounting import Outcome, Received, Sent, account
 from pyfailover.traffic.process import TrafficError
 from pyfailover.traffic.tcp import TcpOutcome, TcpStream
-from pyfailover.traffic.udp import UdpStream, udp_flood
+from pyfailover.traffic.udp import UdpStream, backlog_dropped, udp_flood
 
 __all__ = [
     "Outcome",
@@ -19,5 +19,6 @@ __all__ = [
     "TrafficError",
     "UdpStream",
     "account",
+    "backlog_dropped",
     "udp_flood",
 ]

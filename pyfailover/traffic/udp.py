@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import repeat
+from pathlib import Path
 from typing import cast
 
 from pyfailover.lab import Namespace
@@ -327,6 +328,13 @@ def _overflowed(sock: socket.socket) -> int:
     meminfo = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
     drops: int = struct.unpack_from("@I", meminfo, 32)[0]
     return drops
+
+
+def backlog_dropped() -> int:
+    """Packets for which a CPU's backlog had no room, since boot: of a machine that is
+    too slow, and nobody else's loss (/proc/net/softnet_stat)."""
+    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines)
 
 
 def _timeval(seconds: float) -> bytes:

@@ -11,13 +11,12 @@ from contextlib import closing
 import pytest
 
 from pyfailover.history import Kind
-from pyfailover.lab import Namespace, eventually
+from pyfailover.lab import Namespace, Switches, eventually
 from pyfailover.model import GroupSpec, Policy, Side, TcMode
 from pyfailover.report import Health
 from pyfailover.traffic import UdpStream, account
 from tests.support.daemon import RARELY, controller, under_traffic
 from tests.support.streams import damage, deliver
-from tests.support.switches import Switches
 from tests.support.tool import WAYS, Tool, spec
 from tests.support.topology import FAR_V4, HOST_V4, MAC, Duo
 

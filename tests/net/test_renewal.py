@@ -12,10 +12,10 @@ from pyfailover.datapath import loading
 from pyfailover.errors import LoadError
 from pyfailover.lab import Namespace, eventually
 from pyfailover.model import TcMode
-from pyfailover.traffic import UdpStream
+from pyfailover.traffic import UdpStream, backlog_dropped
 from tests.support.daemon import RARELY, controller
 from tests.support.snapshot import assert_same, take
-from tests.support.streams import backlog_dropped, damage, deliver
+from tests.support.streams import damage, deliver
 from tests.support.tool import Tool, spec
 from tests.support.topology import FAR_V4, HOST_V4, Duo
 
@@ -149,8 +149,7 @@ def test_newer_version_replaces_older_programs(
     old = programs(tool, pair.host)
     tool.create(pair.host, spec())
     assert programs(tool, pair.host) == old
-    newer = {"sources": "97" * 32}
-    monkeypatch.setattr(renewal, "here", lambda: newer)
+    monkeypatch.setattr(renewal, "sources", lambda: "97" * 32)
     tool.create(pair.host, spec())
     assert not programs(tool, pair.host) & old
 

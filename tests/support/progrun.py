@@ -20,20 +20,17 @@ import pytest
 from pyfailover.datapath import abi, libbpf, loading
 from pyfailover.datapath.abi import RxRule
 from pyfailover.datapath.programs import ProgramSet
-from pyfailover.lab import Lab, Namespace, scratch_roots
+from pyfailover.lab import Lab, Namespace, Switches, scratch_roots
 from pyfailover.model import MAX_SLAVES, NOBODY, Word
 from pyfailover.place import ensure_bpffs, locked
 from pyfailover.transaction import paths
-from tests.support.switches import Switches
 
 MAX_GROUPS = 11  # neither the default nor a power of two
 GROUP = 7
 OURS = "02:00:5e:10:00:01"  # of the master and of all slaves
 HIGH_IFINDEX = 70_000  # more than 16 bits
 
-_CTX_SIZE = 192  # struct __sk_buff
-_CTX_IFINDEX = 40
-_CTX_GSO_SEGS = 164
+_CTX_GSO_SEGS = 164  # of struct __sk_buff
 _CTX_GSO_SIZE = 176
 
 # Counters by (group, slot); slot None is the group itself. Zeros left out.
@@ -226,8 +223,7 @@ class Bench:
 
 def context(ifindex: int, *, gso_segs: int = 0) -> bytes:
     """A struct __sk_buff as BPF_PROG_TEST_RUN takes it."""
-    ctx = bytearray(_CTX_SIZE)
-    struct.pack_into("=I", ctx, _CTX_IFINDEX, ifindex)
+    ctx = bytearray(libbpf.skb_context(ifindex))
     struct.pack_into("=I", ctx, _CTX_GSO_SEGS, gso_segs)
     struct.pack_into("=I", ctx, _CTX_GSO_SIZE, 1448 if gso_segs else 0)
     return bytes(ctx)

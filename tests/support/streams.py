@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from pyfailover.lab import Namespace, eventually
 from pyfailover.traffic import Outcome, UdpStream, account
@@ -41,13 +40,6 @@ def exchange(
 def outcomes(*streams: UdpStream) -> list[Outcome]:
     """Stop streams; what became of each."""
     return [account(*stream.stop()) for stream in streams]
-
-
-def backlog_dropped() -> int:
-    """Packets for which a CPU's backlog had no room, since boot: of a machine that is
-    too slow, and nobody else's loss (/proc/net/softnet_stat)."""
-    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)
 
 
 def damage(*streams: UdpStream) -> list[tuple[int, int]]:
