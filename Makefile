@@ -8,22 +8,44 @@ VENV    := .venv
 ARCH    := $(shell dpkg --print-architecture)
 DEBS    := python3 python3-venv python3-bpfcc libbpf1 linux-headers-$(ARCH) \
            iproute2 iputils-ping iperf3 ethtool tcpdump clang-format
+# What only the tests need. Servers are not installed, only unpacked: they are not
+# to run on the machine of whoever tests.
+TEST_DEBS  := buildah conmon debootstrap openssl podman runc
+UNPACKED   := prometheus prometheus-alertmanager
 SYSTEM  := $(VENV)/.system
+TESTING := $(VENV)/.testing
+TOOLS   := $(VENV)/tools
 READY   := $(VENV)/.ready
 
-.PHONY: setup demo test test-unit lint types clean
+.PHONY: setup demo test test-unit lint types dashboard-picture clean
 
 setup: $(READY)
 
-$(SYSTEM): Makefile
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300
+
+# $(call install,PACKAGES): those that are not there yet.
+define install
 	@mkdir -p $(VENV)
-	@missing=; for p in $(DEBS); do \
+	@missing=; for p in $(1); do \
 	  dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q ' installed$$' \
 	    || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing$$missing"; \
-	  apt-get -qq -o DPkg::Lock::Timeout=300 update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-	    -o DPkg::Lock::Timeout=300 install $$missing >/dev/null; fi
+	  $(APT) update && \
+	  $(APT) -y --no-install-recommends install $$missing >/dev/null; fi
+endef
+
+$(SYSTEM): Makefile
+	$(call install,$(DEBS))
+	@touch $@
+
+$(TESTING): $(READY)
+	$(call install,$(TEST_DEBS))
+	@mkdir -p $(TOOLS)/debs
+	@missing=; for p in $(UNPACKED); do \
+	  ls $(TOOLS)/debs/$${p}_*.deb >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "unpacking$$missing"; \
+	  $(APT) update && (cd $(TOOLS)/debs && $(APT) download $$missing) && \
+	  for p in $$missing; do dpkg -x $(TOOLS)/debs/$${p}_*.deb $(TOOLS); done; fi
 	@touch $@
 
 $(READY): $(SYSTEM) pyproject.toml
@@ -35,7 +57,7 @@ $(READY): $(SYSTEM) pyproject.toml
 demo: setup
 	@$(VENV)/bin/pyfailover demo
 
-test: setup
+test: $(TESTING)
 	@$(VENV)/bin/python -m pytest --require-root
 
 test-unit: setup
@@ -48,6 +70,15 @@ lint: setup
 
 types: setup
 	@$(VENV)/bin/mypy
+
+# By hand only: wants npm and chromium, and takes about ten minutes.
+PICTURE := build/dashboard
+dashboard-picture: $(TESTING)
+	$(call install,npm chromium fonts-dejavu-core)
+	@mkdir -p $(PICTURE)
+	@cp -r tools/dashboard/. $(PICTURE)
+	@cd $(PICTURE) && npm install --ignore-scripts --no-audit --no-fund && npx vite build
+	@$(VENV)/bin/python -m tools.dashboard.picture $(PICTURE) docs/dashboard.png
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
