@@ -8,12 +8,14 @@ one nothing will be brought back.
 from dataclasses import dataclass
 from typing import Any
 
-from pyfailover import commands, control, renewal, switching
+from pyfailover import commands, config, control, renewal, switching
 from pyfailover.commands import Wish
-from pyfailover.config import spec_to
+from pyfailover.config import Declared, spec_to
+from pyfailover.journal import Journal
 from pyfailover.mending import Outcome
+from pyfailover.netlink.rtnl import Netlink
 from pyfailover.place import Roots
-from pyfailover.transaction import locked_namespace, paths
+from pyfailover.transaction import find_record, locked_namespace, paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +30,22 @@ class Moved:
 
 
 def attach(roots: Roots, wish: Wish) -> tuple[Outcome, bool]:
-    """Create or attach a group.
+    """Create or attach a group, and write the file of one that is to last: that is
+    root's, and no controller's.
 
     Raises:
         PyFailoverError: refused or failed; nothing is changed.
     """
+    if not wish.persist:
+        return _attach(roots, wish)
+    declared = Declared(
+        spec=wish.spec, create=wish.create, netns=roots.netns, path=roots.etc
+    )
+    with config.saved(roots.etc, declared):
+        return _attach(roots, wish)
+
+
+def _attach(roots: Roots, wish: Wish) -> tuple[Outcome, bool]:
     reply = _ask(
         roots,
         "attach",
@@ -57,12 +70,29 @@ def detach(
     Raises:
         PyFailoverError: refused or failed.
     """
+    path = None
+    if persist:
+        name = _name_of(roots, master)
+        path = config.find(roots.etc, name, roots.netns)
     reply = _ask(roots, "detach", master=master, destroy=destroy, persist=persist)
     if reply is not None:
-        return Outcome(reply["outcome"]), True
-    with locked_namespace(roots) as namespace:
-        done = commands.detach(namespace, master, destroy=destroy, persist=persist)
-        return done, False
+        outcome = Outcome(reply["outcome"])
+    else:
+        with locked_namespace(roots) as namespace:
+            outcome = commands.detach(
+                namespace, master, destroy=destroy, persist=persist
+            )
+    if path is not None:
+        config.remove(path)
+        outcome = Outcome.DONE
+    return outcome, reply is not None
+
+
+def _name_of(roots: Roots, master: str) -> str:
+    """Of a group, by its own or by its master's present name."""
+    with Netlink() as netlink:
+        record = find_record(Journal(paths(roots)[1]), netlink.links, master)
+    return master if record is None else record.spec.name
 
 
 def switch(roots: Roots, master: str, slave: str | None) -> tuple[Moved | None, bool]:

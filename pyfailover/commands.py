@@ -12,8 +12,7 @@ from pyfailover import config, lifecycle
 from pyfailover.config import Declared
 from pyfailover.datapath.loading import DEFAULT_MAX_GROUPS
 from pyfailover.errors import ConfigError, PyFailoverError, StateError
-from pyfailover.journal import Record
-from pyfailover.mending import Outcome, refuse_change, retune
+from pyfailover.mending import Outcome, refuse_change
 from pyfailover.model import GroupSpec
 from pyfailover.transaction import Namespace
 
@@ -25,19 +24,18 @@ class Wish:
     spec: GroupSpec
     create: bool = False  # make the master
     patient: bool = False  # slaves that are not there yet join later
-    persist: bool = False  # write a file that declares it
+    persist: bool = False  # there is a file that declares it
     max_groups: int | None = None
     carrier_test: bool | None = None  # of the programs; None: if this kernel can
 
 
 def attach(namespace: Namespace, wish: Wish) -> Outcome:
-    """Create or attach a group; with `persist` it is there after a reboot too.
+    """Create or attach a group; its file, if it is to last, is who asks's to write.
 
     Raises:
         PyFailoverError: refused or failed; nothing is changed.
     """
     act = lifecycle.create if wish.create else lifecycle.attach
-    before = namespace.journal.get(wish.spec.name)
     outcome = act(
         namespace,
         wish.spec,
@@ -46,36 +44,8 @@ def attach(namespace: Namespace, wish: Wish) -> Outcome:
         patient=wish.patient,
     )
     if wish.persist:
-        try:
-            _declare(namespace, wish)
-        except PyFailoverError:
-            _put_back(namespace, wish.spec.name, before, outcome)
-            raise
+        _mark(namespace, wish.spec.name, lasting=True)
     return outcome
-
-
-def _put_back(
-    namespace: Namespace, name: str, before: Record | None, outcome: Outcome
-) -> None:
-    """Have a group as it was before it was attached."""
-    if before is None:
-        _undo(namespace, name)
-    elif outcome is Outcome.DONE:  # a master of ours was idle
-        lifecycle.detach(namespace, name)
-        namespace.journal.put(before)
-    elif outcome is Outcome.RETUNED:
-        record = namespace.journal.get(name)
-        if record is not None:
-            retune(namespace, record, before.spec)
-
-
-def _declare(namespace: Namespace, wish: Wish) -> None:
-    roots = namespace.roots
-    declared = Declared(
-        spec=wish.spec, create=wish.create, netns=roots.netns, path=roots.etc
-    )
-    config.save(roots.etc, declared)
-    _mark(namespace, wish.spec.name, lasting=True)
 
 
 def _mark(namespace: Namespace, name: str, *, lasting: bool) -> None:
@@ -100,7 +70,7 @@ def detach(
     """Detach a group, or destroy it with its master.
 
     Args:
-        persist: remove the file that declares it, too.
+        persist: the file that declares it is to be removed by who asks.
 
     Raises:
         StateError: it is declared by a file, which would bring it back.
@@ -115,10 +85,7 @@ def detach(
         )
     act = lifecycle.destroy if destroy else lifecycle.detach
     outcome = act(namespace, name)
-    if path is not None:
-        config.remove(path)
-        _mark(namespace, known, lasting=False)  # an idle master of ours stays
-        return Outcome.DONE
+    _mark(namespace, known, lasting=False)  # an idle master of ours stays
     return outcome
 
 

@@ -149,6 +149,29 @@ def save(directory: Path, declared: Declared) -> Path:
     return path
 
 
+@contextmanager
+def saved(directory: Path, declared: Declared) -> Iterator[None]:
+    """save() for the length of a `with`, and for good if that ends well.
+
+    Raises:
+        PyFailoverError: see save(); nothing is changed.
+    """
+    made = not directory.exists()
+    before = find(directory, declared.spec.name, declared.netns)
+    content = None if before is None else before.read_bytes()
+    path = save(directory, declared)
+    try:
+        yield
+    except BaseException:
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            _put(path, content)
+        if made:
+            directory.rmdir()
+        raise
+
+
 def find(directory: Path, master: str, netns: str | None) -> Path | None:
     """The file that declares a master; those with errors declare nothing."""
     with suppress(ConfigError):
@@ -512,8 +535,9 @@ def _put(path: Path, raw: bytes) -> None:
     """Replace a file: a reader sees the old one or the new one."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, 0o644)  # a controller that is not root reads it
         file.write(raw)
         file.flush()
         os.fsync(fd)

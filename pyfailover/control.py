@@ -34,6 +34,9 @@ Reply = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Reply]]
 Watcher = Callable[[], AbstractContextManager[asyncio.Queue[Reply]]]
 
+# What the controller's own user may ask for, too: its exporter runs as that.
+READING = ("status", "metrics", "watch")
+
 _LINE_MAX = 256 << 10  # bytes of a request
 _UNREAD_MAX = 1 << 20  # bytes that a watcher may be behind
 _CLIENTS_MAX = 64
@@ -167,29 +170,37 @@ class _Clients:
     ) -> None:
         """Answer a client until it leaves or must go."""
         try:
-            self._admit(writer)
+            may_change = self._admit(writer)
             while line := await _request_line(reader):
-                await self._answer(line, reader, writer)
+                await self._answer(line, reader, writer, may_change=may_change)
         except PyFailoverError as exc:
             writer.write(_encode(_error(exc)))
 
-    def _admit(self, writer: asyncio.StreamWriter) -> None:
+    def _admit(self, writer: asyncio.StreamWriter) -> bool:
+        """Let a client in; whether it may change something."""
         uid = _peer_uid(writer.get_extra_info("socket"))
         if uid not in (0, os.geteuid()):
             log.warning("uid %d is refused at the control socket", uid)
             raise PyFailoverError(f"uid {uid} may not ask", hint="run as root")
         if len(self._tasks) > _CLIENTS_MAX:
             raise StateError(f"the controller has {_CLIENTS_MAX} clients already")
+        return uid == 0
 
     async def _answer(
         self,
         line: bytes,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        *,
+        may_change: bool,
     ) -> None:
         """Carry out one request."""
         try:
             request = _request(line)
+            if not may_change and request["do"] not in READING:
+                raise PyFailoverError(
+                    f"only root may ask to {request['do']}", hint="run as root"
+                )
             if request["do"] == "watch":
                 return await self._watch(reader, writer)
             reply = _encode({"ok": await self._handle(request)})

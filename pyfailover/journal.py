@@ -59,36 +59,37 @@ class Record:
     @property
     def kept_by_detach(self) -> int:
         """Steps that `detach` leaves: those that made the master."""
-        return len(self._of("MakeVeth"))
+        return len(self.of("MakeVeth"))
 
     @property
     def created(self) -> bool:
         """Whether the master is a veth pair of ours."""
-        return bool(self._of("MakeVeth"))
+        return bool(self.of("MakeVeth"))
 
     @property
     def carrier_taken(self) -> bool:
         """Whether the master's carrier follows the slaves'."""
-        return bool(self._of("TakeCarrier"))
+        return bool(self.of("TakeCarrier"))
 
     @property
     def low_mac(self) -> str | None:
         """Address of the lower end of a master of ours."""
-        made = self._of("MakeVeth")
+        made = self.of("MakeVeth")
         return made[0]["low_mac"] if made else None
 
     @property
     def master(self) -> int | None:
         """ifindex of the interface that is attached to on the user's side."""
-        opened = self._of("OpenGroup")
+        opened = self.of("OpenGroup")
         return opened[-1]["master"] if opened else None
 
     @property
     def slaves(self) -> dict[int, int]:
         """ifindex by slot."""
-        return {step["slot"]: step["ifindex"] for step in self._of("Seat")}
+        return {step["slot"]: step["ifindex"] for step in self.of("Seat")}
 
-    def _of(self, kind: str) -> list[StepData]:
+    def of(self, kind: str) -> list[StepData]:
+        """Its steps of a kind, by the name of their class."""
         return [step for step in self.steps if step["step"] == kind]
 
 
@@ -106,8 +107,11 @@ class Journal:
         """
         if not self._groups.is_dir():
             return {}
-        paths = sorted(self._groups.glob("*.json"))
-        return {path.name.removesuffix(".json"): _read(path) for path in paths}
+        found = {}
+        for path in sorted(self._groups.glob("*.json")):
+            with suppress(FileNotFoundError):  # who looks on holds no lock
+                found[path.name.removesuffix(".json")] = _read(path)
+        return found
 
     def get(self, name: str) -> Record | None:
         """The record of a group, or None."""
@@ -124,7 +128,9 @@ class Journal:
         path = self._path(record.spec.name)
         fresh = path.with_suffix(".new")
         data = {**asdict(record), "spec": spec_to(record.spec)}
-        fresh.write_text(json.dumps({"format": _FORMAT, **data}))
+        fresh.unlink(missing_ok=True)
+        with fresh.open("x") as file:  # root writes where another user may put links
+            file.write(json.dumps({"format": _FORMAT, **data}))
         fresh.replace(path)
 
     def drop(self, name: str) -> None:

@@ -243,6 +243,7 @@ def scratch_roots(beside: Path = PIN_ROOT) -> Iterator[Roots]:
     """Pins, records and files apart from an installation's, gone afterwards."""
     pins = beside.with_name(f"{beside.name}-{secrets.token_hex(4)}")
     with TemporaryDirectory(prefix="pyfailover-run-") as scratch:
+        Path(scratch).chmod(0o711)  # a controller's user passes
         try:
             run, etc, cache = (Path(scratch, name) for name in ("run", "etc", "cache"))
             yield Roots(pins=pins, run=run, etc=etc, cache=cache)

@@ -12,9 +12,10 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pyfailover.errors import (
@@ -67,6 +68,45 @@ def join_namespace(path: Path) -> None:
         os.close(fd)
 
 
+def join_named_namespace(name: str | None) -> None:
+    """join_namespace() by the name that `ip netns` shows, or a path.
+
+    Args:
+        name: None for the present namespace.
+
+    Raises:
+        ConfigError: there is no such namespace.
+        PyFailoverError: it cannot be entered.
+    """
+    if name is None:
+        return
+    try:
+        join_namespace(Path(name) if "/" in name else NETNS_DIR / name)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no network namespace '{name}'", hint="see 'ip netns'"
+        ) from None
+    except OSError as exc:
+        raise PyFailoverError(
+            f"cannot enter network namespace '{name}': {exc.strerror}",
+            hint="CAP_SYS_ADMIN is needed",
+        ) from exc
+
+
+@contextmanager
+def _away(join: Callable[[], None]) -> Iterator[None]:
+    """Have the calling thread join a namespace, and come back."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        join()
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
 @contextmanager
 def in_namespace(path: Path) -> Iterator[None]:
     """Put the calling thread into a network namespace for the length of a `with`.
@@ -77,47 +117,18 @@ def in_namespace(path: Path) -> Iterator[None]:
     Raises:
         OSError: no such namespace, or CAP_SYS_ADMIN is missing.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        join_namespace(path)
-        try:
-            yield
-        finally:
-            _setns(home)
-    finally:
-        os.close(home)
+    with _away(partial(join_namespace, path)):
+        yield
 
 
 @contextmanager
 def in_named_namespace(name: str | None) -> Iterator[None]:
-    """in_namespace() by the name that `ip netns` shows, or a path.
-
-    Args:
-        name: None for the present namespace.
-
-    Raises:
-        ConfigError: there is no such namespace.
-        PyFailoverError: it cannot be entered.
-    """
+    """The same by name; see join_named_namespace()."""
     if name is None:
         yield
         return
-    try:
-        entered = in_namespace(Path(name) if "/" in name else NETNS_DIR / name)
-        entered.__enter__()
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no network namespace '{name}'", hint="see 'ip netns'"
-        ) from None
-    except OSError as exc:
-        raise PyFailoverError(
-            f"cannot enter network namespace '{name}': {exc.strerror}",
-            hint="CAP_SYS_ADMIN is needed",
-        ) from exc
-    try:
+    with _away(partial(join_named_namespace, name)):
         yield
-    finally:
-        entered.__exit__(None, None, None)
 
 
 def _setns(fd: int) -> None:
@@ -144,8 +155,9 @@ def netns_cookie() -> int:
     return int.from_bytes(raw, "little")
 
 
-def live_cookies() -> set[int]:
-    """Cookies of the network namespaces that a process is in or that have a name."""
+def live_cookies() -> set[int] | None:
+    """Cookies of the network namespaces that a process is in or that have a name;
+    None: we may not look at all of them."""
     paths = [*Path("/proc").glob("[0-9]*/ns/net"), *NETNS_DIR.glob("*")]
     seen: set[tuple[int, int]] = set()
     cookies = {netns_cookie()}
@@ -157,8 +169,10 @@ def live_cookies() -> set[int]:
             seen.add((identity.st_dev, identity.st_ino))
             with in_namespace(path):
                 cookies.add(netns_cookie())
+        except PermissionError:
+            return None
         except OSError:
-            continue  # it ended meanwhile, or we may not look
+            continue  # it ended meanwhile
     return cookies
 
 
@@ -225,11 +239,39 @@ def controller_pid(run: Path) -> int | None:
 def _open_lock(run: Path, name: str) -> int:
     try:
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(run / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(run / name, flags, 0o600)
     except PermissionError as exc:
         raise PyFailoverError(
             f"cannot write '{run}': {exc.strerror}", hint="run as root"
         ) from exc
+
+
+def give(directory: Path, uid: int, gid: int) -> None:
+    """Have all that is in a directory, and itself, belong to somebody.
+
+    Whose it is may put links into it meanwhile: none is followed, and no file is
+    given that has another name elsewhere.
+    """
+    for _, _, files, fd in os.fwalk(directory):
+        if os.fstat(fd).st_uid != uid:
+            os.fchown(fd, uid, gid)
+        for name in files:
+            with suppress(FileNotFoundError):
+                found = os.lstat(name, dir_fd=fd)
+                if found.st_uid != uid and found.st_nlink == 1:
+                    os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+
+
+def held(directory: Path) -> tuple[Path, int]:
+    """A way to a directory that stays open to us whatever becomes of our rights to
+    those above it: a magic link (proc(5)) is not looked up through them.
+
+    Returns:
+        It, and the descriptor that it needs.
+    """
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return Path(f"/proc/self/fd/{fd}"), fd
 
 
 def _flock(fd: int, wait_s: float) -> str | None:

@@ -20,6 +20,7 @@ from pyfailover.datapath import abi
 from pyfailover.datapath.image import Image, Map, abstract
 from pyfailover.datapath.toolchain import bpf_dir, find_headers, merge_headers
 from pyfailover.errors import BuildError
+from pyfailover.privileges import Cap, handed_down
 
 PROGRAMS = (
     "fo_stack_tx",
@@ -63,16 +64,17 @@ def build(flags: Sequence[str], *, lock_fd: int | None, scratch: Path) -> Image:
     shutil.rmtree(scratch, ignore_errors=True)
     merge_headers(build_tree, source_tree, scratch)
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", __name__, *flags],
-            env=dict(os.environ, BCC_KERNEL_SOURCE=str(scratch)),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            pass_fds=() if lock_fd is None else (lock_fd,),
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        with handed_down(Cap.BPF):  # bcc makes maps
+            child = subprocess.run(
+                [sys.executable, "-m", __name__, *flags],
+                env=dict(os.environ, BCC_KERNEL_SOURCE=str(scratch)),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=() if lock_fd is None else (lock_fd,),
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
     except subprocess.TimeoutExpired as exc:
         raise BuildError(
             f"cannot compile the programs: it took over {_TIMEOUT_S} s",

@@ -104,6 +104,21 @@ def replace(
             _remove(coming)
 
 
+def keep_image(
+    groups: int | None, carrier_test: bool | None, *, store: Path, scratch: Path
+) -> None:
+    """Have a file with what load() would load, so that it need not be compiled then.
+
+    Raises:
+        OSError, RefusedError, BuildError, UnsupportedError: see cache.make().
+    """
+    room = groups or DEFAULT_MAX_GROUPS
+    with_test(
+        carrier_test,
+        lambda test: cache.make(store, Recipe(room, test), scratch=scratch),
+    )
+
+
 def groups_of(pins: Path) -> int:
     """Groups that a set has room for, of whatever version it is."""
     with libbpf.opened(pins / "maps" / "fo_states") as fd:
@@ -117,7 +132,7 @@ def word_of(pins: Path, index: int) -> Word:
     return abi.unpack_word(int.from_bytes((raw or bytes(8))[:8], sys.byteorder))
 
 
-def with_test(asked: bool | None, act: Callable[[bool], None]) -> None:
+def with_test(asked: bool | None, act: Callable[[bool], object]) -> None:
     """Do something with the carrier test, or without it if this kernel cannot.
 
     Args:
@@ -129,7 +144,8 @@ def with_test(asked: bool | None, act: Callable[[bool], None]) -> None:
     if asked and (why := btf.lack()) is not None:
         raise btf.cannot(why)
     if asked is not None:
-        return act(asked)
+        act(asked)
+        return
     try:
         act(True)
     except (LoadError, UnsupportedError) as exc:
@@ -229,11 +245,11 @@ def unload(pins: Path) -> None:
     """Take the set away, and what an interrupted load left; both may be absent."""
     _remove(_coming(pins))
     _remove(pins)
-    for parent in (pins.parent, pins.parent.parent):  # v<ABI>, the root
-        try:
-            parent.rmdir()
-        except OSError:
-            return  # other namespaces' sets, or not there
+    version, root = pins.parent, pins.parent.parent
+    with suppress(OSError):  # other namespaces' sets, or not there
+        version.rmdir()
+        if root.stat().st_uid == os.geteuid():  # else a controller may hold on to it
+            root.rmdir()
 
 
 def _whole(pins: Path) -> ProgramSet:

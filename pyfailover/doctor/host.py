@@ -14,6 +14,7 @@ from pyfailover.doctor.findings import Finding, Level, fatal
 from pyfailover.doctor.system import HOST, System, value
 from pyfailover.errors import UnsupportedError
 from pyfailover.place import Roots, controller_pid, on_bpffs
+from pyfailover.privileges import DEFAULT_USER, account
 
 _NET_ADMIN, _SYS_ADMIN, _BPF = 1 << 12, 1 << 21, 1 << 39  # linux/capability.h
 
@@ -146,6 +147,7 @@ def surroundings(
             mend="boot Linux 6.6 or later",
         )
     yield _controller(run, needed=test.level is not Level.OK)
+    yield _user()
 
 
 def _carrier_test(system: System, loaded: bool | None) -> Finding:
@@ -165,6 +167,21 @@ def _carrier_test(system: System, loaded: bool | None) -> Finding:
         mend = "pyfailover reload --programs --carrier-test"
         return replace(look, found="not in the programs that are loaded", mend=mend)
     return look
+
+
+def _user() -> Finding:
+    """Whom a controller becomes once it has begun."""
+    look = Finding(what="user", found=f"'{DEFAULT_USER}' is there")
+    if account(DEFAULT_USER) is not None:
+        return look
+    return replace(
+        look,
+        level=Level.COST,
+        found=f"there is no '{DEFAULT_USER}'",
+        cost="controller and exporter stay uid 0, if with few capabilities",
+        mend="useradd --system --no-create-home --shell /usr/sbin/nologin "
+        f"{DEFAULT_USER}",
+    )
 
 
 def _controller(run: Path, *, needed: bool) -> Finding:
