@@ -236,12 +236,12 @@ def settle(running: Controller) -> None:
 
 def _idle(pid: int) -> bool:
     """Whether a process takes less than a tenth of a CPU for a while."""
-    before = _cpu_ticks(pid)
+    before = cpu_ticks(pid)
     time.sleep(_WHILE_S)
-    return (_cpu_ticks(pid) - before) / 100 < _WHILE_S / 10
+    return (cpu_ticks(pid) - before) / 100 < _WHILE_S / 10
 
 
-def _cpu_ticks(pid: int) -> int:
+def cpu_ticks(pid: int) -> int:
     """Hundredths of a second (proc(5): utime, stime)."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(words[11]) + int(words[12])

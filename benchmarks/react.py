@@ -53,7 +53,7 @@ def _react(made: Site, switches: int, first: list[Row]) -> list[Row]:
     """The percentiles of one size; the first size is everybody's baseline."""
     with controller(made.host, made.roots) as running:
         settle(running)
-        took_ms = _flip(made, switches)
+        took_ms = flip(made, switches)
     found = {
         "p50": statistics.median(took_ms),
         "p99": statistics.quantiles(took_ms, n=100)[98],
@@ -71,7 +71,7 @@ def _react(made: Site, switches: int, first: list[Row]) -> list[Row]:
     ]
 
 
-def _flip(made: Site, switches: int) -> list[float]:
+def flip(made: Site, switches: int) -> list[float]:
     """Cut and mend primaries one at a time; milliseconds of each switch."""
     start = time.time()
     with Batch(made.far) as far, ProgramSet(made.pins) as programs:

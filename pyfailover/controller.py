@@ -16,11 +16,14 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
-from pyfailover import commands, config, control, upkeep
+from pyfailover import commands, config, control, renewal, upkeep
 from pyfailover.errors import PyFailoverError
+from pyfailover.exporting import command, keep_exporting
 from pyfailover.kept import Kept
 from pyfailover.logs import event as log_event
 from pyfailover.model import Link
@@ -33,9 +36,9 @@ from pyfailover.netlink.events import (
     LinkSeen,
     Overrun,
 )
-from pyfailover.place import Roots, sole_controller
+from pyfailover.place import Roots, ensure_bpffs, give, held, sole_controller
 from pyfailover.poll import POLL_S, News
-from pyfailover.renewal import renew, replace
+from pyfailover.privileges import CONTROLLER, Account, can_become_another, drop
 from pyfailover.service import Service
 from pyfailover.transaction import Namespace, locked_namespace, paths
 
@@ -52,9 +55,12 @@ class Controller:
     Args:
         reconcile_s: how often everything is compared with what should be.
         poll_s: how often slaves are asked for their carrier.
+        user: whom to be after the start; None: stay who we are.
+        export: options of an exporter that is kept running, too; None: none is.
     """
 
     kept: Kept  # from ready to end
+    _held: tuple[int, ...]  # descriptors of the directories
 
     def __init__(
         self,
@@ -62,6 +68,8 @@ class Controller:
         *,
         reconcile_s: float = RECONCILE_S,
         poll_s: float = POLL_S,
+        user: Account | None = None,
+        export: Sequence[str] | None = None,
     ) -> None:
         self.counts = Counter(events=0, overruns=0, resyncs=0)
         self.started = time.time()
@@ -69,8 +77,11 @@ class Controller:
         self._run = paths(roots)[1]
         self._reconcile_s = reconcile_s
         self._poll_s = poll_s
+        self._user = user
+        self._export = export
         self._service = Service()
         self._begun = commands.Reloaded()
+        self._files_good = True
         self._resync_cost_s = 0.0
 
     # --- its life ---------------------------------------------------------
@@ -90,22 +101,50 @@ class Controller:
         with sole_controller(self._run):
             with locked_namespace(self._roots) as namespace:
                 self._begin(namespace)
+                self._compile(namespace)
+                self._give_up_rights()
             asyncio.run(self._live(handle))
 
     def _begin(self, namespace: Namespace) -> None:
         """Have the groups attached, before anything can happen to them."""
         try:
-            renew(namespace, carrier_test=self._roots.carrier_test)
+            renewal.renew(namespace, carrier_test=self._roots.carrier_test)
         except PyFailoverError as exc:  # those that run go on
             log_event(log, logging.ERROR, "old programs", error=exc, hint=exc.hint)
         upkeep.give_back_carriers(namespace)
         loaded = config.load(self._roots.etc, self._roots.netns)
         for error in loaded.errors:
             log_event(log, logging.ERROR, "bad file", error=error, hint=error.hint)
-        sure = not loaded.errors
+        self._files_good = sure = not loaded.errors
         done = commands.bring_about(namespace, loaded.declared, sure=sure)
         self._begun = done
         done.failed |= upkeep.mend_all(namespace, done.done)
+
+    def _compile(self, namespace: Namespace) -> None:
+        """Have the programs at hand for a first group to come: later we may not write
+        where they are kept."""
+        if namespace.host.programs is not None:
+            return
+        try:
+            namespace.keep_image()
+        except (PyFailoverError, OSError) as exc:  # it is not needed yet
+            log_event(log, logging.WARNING, "programs not compiled", error=exc)
+
+    def _give_up_rights(self) -> None:
+        """Be the user of the controller, who has the pins and the run-time files, and
+        no more rights than its work takes."""
+        ensure_bpffs(self._roots.pins)
+        self._roots.pins.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if can_become_another():
+            owner = self._user or Account(0, 0)  # they may have been another user's
+            for directory in (self._roots.pins, self._roots.run):
+                directory.chmod(0o700)
+                give(directory, owner.uid, owner.gid)
+        (pins, pins_fd), (run, run_fd) = held(self._roots.pins), held(self._roots.run)
+        self._held = (pins_fd, run_fd)
+        self._roots = replace(self._roots, pins=pins, run=run)
+        self._run = paths(self._roots)[1]
+        drop(self._user, CONTROLLER)
 
     async def _live(self, handle: control.Handler) -> None:
         loop = asyncio.get_running_loop()
@@ -121,6 +160,7 @@ class Controller:
             forever = [tasks.create_task(kept.jobs.work())]
             await self._resync()
             kept.note(self._begun)
+            kept.teller.tally.loaded(self.started, ok=self._files_good)
             serving = control.serve(self._run, handle, kept.teller.watching)
             await stack.enter_async_context(serving)
             forever += [
@@ -132,6 +172,11 @@ class Controller:
                     self._feed(),
                 )
             ]
+            if self._export is not None:
+                exporter = keep_exporting(
+                    command(self._roots, self._export), self._held
+                )
+                forever.append(tasks.create_task(exporter))
             loop.add_signal_handler(
                 signal.SIGHUP, lambda: tasks.create_task(self._hang_up())
             )
@@ -159,7 +204,7 @@ class Controller:
         Raises:
             PyFailoverError: see renewal.replace().
         """
-        await self.kept.jobs.do(partial(replace, carrier_test=carrier_test))
+        await self.kept.jobs.do(partial(renewal.replace, carrier_test=carrier_test))
 
     async def reload(self) -> commands.Reloaded:
         """Bring the namespace to what the files declare.
@@ -168,9 +213,12 @@ class Controller:
             PyFailoverError: a file has an error; nothing is changed.
         """
         self._service.reloading()
+        ok = False
         try:
             done = await self.kept.jobs.do(commands.reload)
+            ok = True
         finally:
+            self.kept.teller.tally.reloaded(time.time(), ok=ok)
             self._service.ready()
         self.kept.note(done)
         log_event(log, logging.INFO, "reloaded", groups=len(done.done))

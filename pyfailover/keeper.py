@@ -147,10 +147,12 @@ class Keeper:
         """Which of these slaves are ready at this moment, by slot.
 
         The programs know without waiting for the rtnl lock, where they can look at
-        links; what they do not see may be there all the same.
+        links; what they do not see may be there all the same. What nobody sees is
+        gone; without such programs it may have another name since.
         """
         programs = self._view.programs
-        if programs is not None and programs.carrier_test:
+        looked = programs is not None and programs.carrier_test
+        if programs is not None and looked:
             links = programs.links(self.record.index)
             seen = {n: links[n] for n in names if links[n] is not LinkState.NONE}
         else:
@@ -158,8 +160,8 @@ class Keeper:
         found = {n: state is LinkState.READY for n, state in seen.items()}
         for slot in names.keys() - found.keys():
             ready = ethtool.ready(names[slot])
-            if ready is not None:
-                found[slot] = ready
+            if ready is not None or looked:
+                found[slot] = bool(ready)
         return found
 
     def _ready(self, slot: int, link: Link) -> bool:
@@ -204,8 +206,8 @@ class Keeper:
         known, link = self._group.slots[slot].sight, self.link(slot)
         if link is not None and known.ready != ready:
             self._polled_at[slot] = now
-            up = ready or bool(self._view.ethtool.up(link.name))
-            sight = replace(known, present=True, up=up, carrier=ready)
+            up = ready or self._view.ethtool.up(link.name)
+            sight = replace(known, present=up is not None, up=bool(up), carrier=ready)
             self._observe(slot, self._with_speed(sight, link), now)
 
     def _observe(self, slot: int, sight: Sight, now: float) -> None:
@@ -391,12 +393,14 @@ class Keeper:
         except StateError:
             self._announcements = []
 
-    def announce(self, sources: Iterable[Source]) -> None:
-        """Announce the master once, and who else transmits through it."""
+    def announce(self, sources: Iterable[Source]) -> int | None:
+        """Announce the master once, and who else transmits through it; by how many
+        frames. None: an interface refused them."""
         slave = self._name_of(self._group.word.active)
-        if slave is not None:
-            learned = others(sources, self._own_macs, slave)
-            send(self._view.announcer, [*self._announcements, learned])
+        if slave is None:
+            return 0
+        learned = others(sources, self._own_macs, slave)
+        return send(self._view.announcer, [*self._announcements, learned])
 
     def leave(self) -> None:
         """Leave the group to itself: with nobody active no link that comes back

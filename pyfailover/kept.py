@@ -54,7 +54,6 @@ class Kept:
         self.jobs = Jobs(roots, self.adopt)
         self.teller = Teller(run, partial(loop.call_later, _TELL_AFTER_S))
         self.poll = Poll(self.see_polled, poll_s)
-        self.repairs = 0
         self.waiting: dict[str, Declared] = {}  # declared, and not to be had yet
         self._loop = loop
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
@@ -274,7 +273,8 @@ class Kept:
             self._sources = self.view.programs.sources()
         for name in list(self._to_announce)[:_AT_ONCE]:
             keeper, times = self._to_announce.pop(name)
-            keeper.announce(self._sources.get(keeper.record.index, ()))
+            sent = keeper.announce(self._sources.get(keeper.record.index, ()))
+            self.teller.tally.announced(keeper.name, sent)
             if times > 1:
                 pause = keeper.record.spec.announce_interval_ms / 1000
                 self._timers["announce", keeper.name] = self._loop.call_later(
@@ -395,7 +395,6 @@ class Kept:
             detail = f"interface {link.ifindex}"
             self.teller.note(name, Kind.JOIN, after=link.name, detail=detail)
         for what in done.repaired:
-            self.repairs += 1
             self.teller.note(name, Kind.REPAIR, detail=what)
         if done.gone and name in self.keepers:
             self.seek(self.keepers[name])  # it may have come back meanwhile

@@ -304,7 +304,7 @@ def make_master(
     Raises:
         RefusedError: a name is taken.
     """
-    low = _lower_name(spec.name)
+    low = lower_name(spec.name)
     for name in (spec.name, low):
         if any(link.name == name for link in links.values()):
             raise RefusedError(
@@ -323,7 +323,7 @@ def make_master(
     )
 
 
-def _lower_name(name: str) -> str:
+def lower_name(name: str) -> str:
     """NAME-low, cut to what an interface's name may have in bytes."""
     room = IFNAME_MAX - len(_LOW)
     stem = name.encode()[:room].decode(errors="ignore")

@@ -5,18 +5,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from pyfailover.ethtool import Ethtool
+from pyfailover.datapath.readings import Counters, Readings
 from pyfailover.journal import Journal, Record
-from pyfailover.model import IFNAME_MAX, Link, Policy, Role, Side, TcMode, Word
-from pyfailover.netlink.rtnl import Netlink
+from pyfailover.model import (
+    IFNAME_MAX,
+    NOBODY,
+    Link,
+    Policy,
+    Role,
+    RxMode,
+    Side,
+    TcMode,
+)
+from pyfailover.netlink.dump import all_links
 from pyfailover.place import Roots
-from pyfailover.steps import Attach, Host, from_data
-from pyfailover.transaction import find_record, open_programs, paths
+from pyfailover.steps import Attach, from_data
+from pyfailover.transaction import find_record, paths, read_programs
 
 _WIDTH = 80
+_NOTHING = Counters({}, {})
 
 
 class Health(StrEnum):
@@ -76,6 +87,8 @@ class GroupStatus:
     counters: Mapping[str, int]
     policy: Policy
     pinned: str | None  # slave that the operator holds the traffic on
+    rx: RxMode = RxMode.ACTIVE
+    stepped_at: float | None = None  # unix seconds: when a program did, last
     carrier_test: bool | None = None  # whether programs look at links; None: none
     carrier: str | None = None  # what becomes of the master's
     degraded_since: float | None = None  # unix seconds
@@ -92,19 +105,15 @@ def groups(
     """
     pins, run = paths(roots)
     journal = Journal(run)
-    with Netlink() as netlink, Ethtool() as ethtool:
-        if name is None:
-            records = list(journal.all().values())
-        else:
-            found = find_record(journal, netlink, name)
-            records = [] if found is None else [found]
-        host = Host(netlink, ethtool, pins, open_programs(pins) if records else None)
-        try:
-            links = netlink.links() if records else {}
-            listed = [_group(record, host, links) for record in records]
-        finally:
-            if host.programs is not None:
-                host.programs.close()
+    links = {link.ifindex: link for link in all_links()}
+    if name is None:
+        records = list(journal.all().values())
+    else:
+        found = find_record(journal, lambda: links, name)
+        records = [] if found is None else [found]
+    highest = max((record.index for record in records), default=0)
+    said = read_programs(pins, highest + 1) if records else None
+    listed = [_group(record, pins, said, links) for record in records]
     return [_completed(group, controller) for group in listed]
 
 
@@ -141,20 +150,22 @@ def waiting(
     return {name: why for name, why in troubles.items() if name not in known}
 
 
-def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus:
-    spec, programs = record.spec, host.programs
-    live = record.attached and programs is not None
-    word = (
-        programs.word(record.index)
-        if live and programs
-        else Word(generation=0, active=None)
-    )
-    counters = programs.counters(record.index) if live and programs else None
-    tested = programs.carrier_test if live and programs else None
+def _group(
+    record: Record, pins: Path, said: Readings | None, links: Mapping[int, Link]
+) -> GroupStatus:
+    spec = record.spec
+    if said is not None and record.attached:
+        word = said.word(record.index)
+        counters = said.counters(record.index, len(spec.slaves))
+        tested, ours = said.carrier_test, said.program_ids
+        stepped_at = said.stepped_at(record.index)
+    else:
+        word, counters, tested = NOBODY, _NOTHING, None
+        ours, stepped_at = frozenset(), None
     intact = {
         step.ifindex
-        for step in map(from_data, record.steps)
-        if isinstance(step, Attach) and step.intact(host)
+        for step in map(from_data, record.of("Attach"))
+        if isinstance(step, Attach) and step.attachment(pins).attached(ours)
     }
     slaves = []
     for slot, asked in enumerate(spec.slaves):
@@ -172,7 +183,7 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
                 active=word.active == slot,
                 approved=bool(word.approved >> slot & 1),
                 attached=link is not None and link.ifindex in intact,
-                counters=counters.slaves[slot] if counters else {},
+                counters=counters.slaves.get(slot, {}),
             )
         )
     master = links.get(record.master or 0)
@@ -191,7 +202,9 @@ def _group(record: Record, host: Host, links: Mapping[int, Link]) -> GroupStatus
         generation=word.generation,
         decided_by="kernel" if word.by_kernel else "user",
         slaves=slaves,
-        counters=counters.group if counters else {},
+        counters=counters.group,
+        stepped_at=stepped_at,
+        rx=spec.rx,
         policy=spec.policy,
         pinned=None if record.pinned is None else slaves[record.pinned].name,
     )

@@ -15,6 +15,7 @@ from pyfailover.commands import Wish
 from pyfailover.config import spec_from
 from pyfailover.control import Reply, Request
 from pyfailover.controller import Controller
+from pyfailover.datapath import cache
 from pyfailover.errors import ConfigError
 from pyfailover.history import Kind
 from pyfailover.model import Decider, Reason
@@ -28,6 +29,7 @@ class Requests:
         self._controller = controller
         self._answers: dict[str, Callable[[Request], Awaitable[Reply]]] = {
             "status": self._status,
+            "metrics": self._metrics,
             "attach": self._attach,
             "detach": self._detach,
             "switch": self._switch,
@@ -57,7 +59,10 @@ class Requests:
             "pid": os.getpid(),
             "version": __version__,
             "started": controller.started,
-            "counts": {**controller.counts, "repairs": kept.repairs},
+            "counts": {
+                **controller.counts,
+                "repairs": kept.teller.tally.repairs.total(),
+            },
             "troubles": {n: exc.message for n, exc in kept.jobs.troubles.items()},
             "groups": {
                 name: {
@@ -68,6 +73,12 @@ class Requests:
                 for name, keeper in kept.keepers.items()
             },
         }
+
+    async def _metrics(self, request: Request) -> Reply:
+        """As of `status`, and all that was counted."""
+        tally = self._controller.kept.teller.tally.as_data()
+        loads = dict(cache.obtained)
+        return {**await self._status(request), "tally": tally, "loads": loads}
 
     async def _attach(self, request: Request) -> Reply:
         found = _arguments(

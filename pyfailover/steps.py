@@ -336,23 +336,23 @@ class Attach:
 
     def apply(self, host: Host) -> None:
         """Attach it."""
-        self.attachment(host).attach(host.loaded.program(self.program))
+        self.attachment(host.pins).attach(host.loaded.program(self.program))
 
     def revert(self, host: Host) -> None:
         """Detach it, if it is ours."""
-        self.attachment(host).detach(host.ours())
+        self.attachment(host.pins).detach(host.ours())
 
     def intact(self, host: Host) -> bool:
         """Whether it is where it should be."""
-        return self.attachment(host).attached(host.ours())
+        return self.attachment(host.pins).attached(host.ours())
 
     def orphaned(self, host: Host) -> bool:
         """Whether its device is gone for sure, even if the ifindex is in use."""
-        return self.attachment(host).orphaned()
+        return self.attachment(host.pins).orphaned()
 
-    def attachment(self, host: Host) -> hooks.Attachment:
+    def attachment(self, pins: Path) -> hooks.Attachment:
         """The hook that this is about."""
-        return hooks.Attachment(host.pins, self.ifindex, self.hook, self.tc)
+        return hooks.Attachment(pins, self.ifindex, self.hook, self.tc)
 
 
 Step = (

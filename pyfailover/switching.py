@@ -211,13 +211,14 @@ def announce_active(namespace: Namespace, record: Record) -> None:
         send(announcer, announcements(found))
 
 
-def send(announcer: Announcer, made: Iterable[Announcement]) -> int:
-    """Send; the traffic has moved by now, so a failure is not the change's."""
+def send(announcer: Announcer, made: Iterable[Announcement]) -> int | None:
+    """Send, and say how many frames; the traffic has moved by now, so a failure (None)
+    is not the change's."""
     try:
         return announcer.send(made)
     except PyFailoverError as exc:
         log.warning("%s", exc)
-        return 0
+        return None
 
 
 def shown(

@@ -16,6 +16,7 @@ from typing import Any
 from pyfailover.history import Event, History, Kind, to_data
 from pyfailover.logs import event as log_event
 from pyfailover.model import Decider
+from pyfailover.tally import Tally
 
 log = logging.getLogger("pyfailover")
 
@@ -36,6 +37,7 @@ class Teller:
     def __init__(self, run: Path, later: Later) -> None:
         self._history = History(run)
         self._later = later
+        self.tally = Tally()
         self._pending: list[Event] = []
         self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
         self._degraded: dict[str, float] = {}  # since, unix seconds, by group
@@ -43,6 +45,7 @@ class Teller:
 
     def tell(self, event: Event) -> None:
         """Something happened."""
+        self.tally.happened(event)
         if not self._pending:
             self._later(self._flush)
         self._pending.append(event)
@@ -95,6 +98,7 @@ class Teller:
     def forget(self, group: str) -> None:
         """A group is detached."""
         self._degraded.pop(group, None)
+        self.tally.forget(group)
 
     # --- watchers ---------------------------------------------------------
 

@@ -7,19 +7,23 @@ began is taken back by whoever comes next.
 """
 
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from pyfailover.datapath import abi, loading, programs
+from pyfailover.datapath import abi, loading, programs, readings
 from pyfailover.errors import PyFailoverError, StateError
 from pyfailover.ethtool import Ethtool
 from pyfailover.journal import Journal, Record, StepData, forget_namespace
+from pyfailover.model import Link
 from pyfailover.netlink.rtnl import Netlink
 from pyfailover.place import (
     Roots,
     ensure_bpffs,
+    give,
     live_cookies,
     locked,
     netns_cookie,
@@ -28,6 +32,7 @@ from pyfailover.steps import Host, Step, from_data, made_ends, to_data
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Checkpoint = Callable[[str], None]
 
 _VERSION = f"v{abi.ABI_VERSION}"
@@ -51,10 +56,23 @@ def is_foreign(pins: Path) -> bool:
 
 def open_programs(pins: Path) -> programs.ProgramSet | None:
     """The programs of a namespace, if they are loaded and we know their maps."""
+    return _if_loaded(pins, programs.ProgramSet)
+
+
+def read_programs(pins: Path, groups: int) -> readings.Readings | None:
+    """What the programs of a namespace say, if they are loaded and we know their maps.
+
+    Args:
+        groups: one more than the highest index that will be asked for.
+    """
+    return _if_loaded(pins, lambda place: readings.read(place, groups))
+
+
+def _if_loaded(pins: Path, use: Callable[[Path], T]) -> T | None:
     if is_foreign(pins):
         return None
     try:
-        return programs.ProgramSet(pins)
+        return use(pins)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -64,12 +82,18 @@ def open_programs(pins: Path) -> programs.ProgramSet | None:
         ) from exc
 
 
-def find_record(journal: Journal, netlink: Netlink, name: str) -> Record | None:
-    """A group's record, by its name or by the present name of its master."""
+def find_record(
+    journal: Journal, look: Callable[[], Mapping[int, Link]], name: str
+) -> Record | None:
+    """A group's record, by its name or by the present name of its master.
+
+    Args:
+        look: has all interfaces by ifindex.
+    """
     record = journal.get(name)
     if record is not None:
         return record
-    links = netlink.links()
+    links = look()
     for other in journal.all().values():
         ends = made_ends(links, other.low_mac)
         master = ends.top if ends is not None else links.get(other.master or 0)
@@ -89,7 +113,10 @@ def sweep(roots: Roots) -> None:
     idle = {name for name in left if not loading.in_use(pins.with_name(name))}
     if not idle - {pins.name}:
         return
-    for name in idle - {str(cookie) for cookie in live_cookies()}:
+    live = live_cookies()
+    if live is None:
+        return  # root's to do, and not ours
+    for name in idle - {str(cookie) for cookie in live}:
         with suppress(StateError), locked(roots.run / name, wait_s=0):
             loading.unload(pins.with_name(name))
             forget_namespace(roots.run / name)
@@ -118,6 +145,18 @@ def locked_namespace(
         finally:
             if host.programs is not None:
                 host.programs.close()
+            if os.geteuid() == 0:
+                _leave_to_owners(roots)
+
+
+def _leave_to_owners(roots: Roots) -> None:
+    """Have what root made in somebody's directories be his: a controller that runs
+    as another user goes on with it."""
+    for directory in (roots.pins, roots.run):
+        with suppress(FileNotFoundError):
+            owner = directory.stat()
+            if owner.st_uid != 0:
+                give(directory, owner.st_uid, owner.st_gid)
 
 
 class Namespace:
@@ -182,6 +221,16 @@ class Namespace:
         if self.host.programs is None:
             self.host.programs = open_programs(self.host.pins)
 
+    def keep_image(self) -> None:
+        """Have a file with the programs that load() would load; see
+        loading.keep_image()."""
+        loading.keep_image(
+            None,
+            self.roots.carrier_test,
+            store=self.roots.cache,
+            scratch=self._scratch,
+        )
+
     def reload(self, *, carrier_test: bool) -> None:
         """Have other programs pinned over the same maps; see loading.replace()."""
         loading.replace(
@@ -203,7 +252,7 @@ class Namespace:
 
     def record(self, name: str) -> Record | None:
         """A group's record, by its name or by the present name of its master."""
-        return find_record(self.journal, self.netlink, name)
+        return find_record(self.journal, self.netlink.links, name)
 
     def carry_out(self, record: Record, steps: Iterable[Step]) -> None:
         """Take the steps, or none of them."""

@@ -21,6 +21,9 @@ from pyfailover.place import (
     in_named_namespace,
 )
 
+# They join it for good: once they have given up their rights there is no way back.
+_JOIN_THEMSELVES = ("run", "export")
+
 _DIR = click.Path(path_type=Path, file_okay=False)
 
 
@@ -107,7 +110,8 @@ def cli(
     context.obj = Roots(
         pins=pin_root, run=run_root, etc=config_root, cache=cache_root, netns=netns
     )
-    context.with_resource(in_named_namespace(netns))
+    if context.invoked_subcommand not in _JOIN_THEMSELVES:
+        context.with_resource(in_named_namespace(netns))
 
 
 class _Lowercase(logging.Formatter):

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ from pyfailover.datapath.trusted import TrustedDirectory
 from pyfailover.errors import RefusedError
 
 log = logging.getLogger(__name__)
+
+# Where the images came from that obtain() had in this process.
+obtained: Counter[str] = Counter(cache=0, compiler=0)
 
 _NAME = re.compile(r"programs-[0-9a-f]{16}\.image")
 
@@ -65,6 +69,7 @@ def obtain(
     """
     key = recipe.key()
     image = _kept(directory, key)
+    obtained["compiler" if image is None else "cache"] += 1
     if image is None:
         image = _compiled(recipe, key, lock_fd=lock_fd, scratch=scratch)
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyfailover.datapath import libbpf
 from pyfailover.datapath.build import PROGRAMS
+from pyfailover.datapath.programs import seen_ids
 from pyfailover.errors import BpfError
 from pyfailover.model import Hook, TcMode
 
@@ -50,7 +51,7 @@ class Attachment:
         self.ifindex = ifindex
         self.hook = hook
         self.mode = mode
-        self._pin = pins / "links" / f"{ifindex}-{hook}"
+        self._pin = pins / f"links/{ifindex}-{hook}"
 
     def __str__(self) -> str:
         return f"{self.mode} attachment on {self.hook} of interface {self.ifindex}"
@@ -159,7 +160,7 @@ def all_attachments(pins: Path, ifindexes: Iterable[int]) -> list[Attachment]:
 
 def _is_ours(prog: int, ours: Collection[int]) -> bool:
     """By id; by name once the set that it came from is gone."""
-    return prog in ours or libbpf.prog_name(prog) in PROGRAMS
+    return prog in ours or prog in seen_ids or libbpf.prog_name(prog) in PROGRAMS
 
 
 def make_clsact(ifindex: int) -> bool:

@@ -27,6 +27,8 @@ _LICENCE = b"GPL"  # of all programs; some helpers are for such alone
 _INSTRUCTION_SIZE = 8
 _SKB_SIZE, _SKB_IFINDEX = 192, 40  # struct __sk_buff, and its ifindex
 _LOG_SIZE = 16 << 20  # of what a verifier has to say; the most that it takes
+_BATCH_BYTES = 1 << 20  # of values that are asked for at once
+_F_RDONLY = 1 << 3  # BPF_F_RDONLY
 
 
 class _TestRunOpts(ct.Structure):
@@ -78,6 +80,10 @@ class _TcOpts(ct.Structure):
         ("handle", ct.c_uint32),
         ("priority", ct.c_uint32),
     )
+
+
+class _GetOpts(ct.Structure):
+    _fields_ = (("sz", ct.c_size_t), ("file_flags", ct.c_uint32))
 
 
 class _MapOpts(ct.Structure):
@@ -251,6 +257,19 @@ def obj_get(path: os.PathLike[str]) -> int:
     return _check(_lib().bpf_obj_get(os.fsencode(path)), os.fspath(path))
 
 
+@contextmanager
+def opened_to_read(path: os.PathLike[str]) -> Iterator[int]:
+    """The same of a map or program for which we have no right to write; through the
+    descriptor of a map nothing can be changed."""
+    opts = _sized(_GetOpts, file_flags=_F_RDONLY)
+    found = _lib().bpf_obj_get_opts(os.fsencode(path), ct.byref(opts))
+    fd = _check(found, os.fspath(path))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def obj_pin(fd: int, path: os.PathLike[str]) -> None:
     """Pin an object; the path must be on a bpffs and must not exist."""
     _check(_lib().bpf_obj_pin(fd, os.fsencode(path)), os.fspath(path))
@@ -366,16 +385,27 @@ def map_update(fd: int, key: int, value: bytes) -> None:
 
 
 def map_values(fd: int, count: int, size: int) -> bytes:
-    """All values of an array map in one call (Linux 5.6)."""
-    keys = (ct.c_uint32 * count)()
-    values = ct.create_string_buffer(count * size)
-    got, batch = ct.c_uint32(count), ct.c_uint32()
-    result = _lib().bpf_map_lookup_batch(
-        fd, None, ct.byref(batch), keys, values, ct.byref(got), None
-    )
-    if result != -errno.ENOENT:  # which says that the end was reached
-        _check(result, "map values")
-    return values.raw[: got.value * size]
+    """The first values of an array map, in few calls (Linux 5.6, per CPU 5.13).
+
+    Args:
+        size: bytes of a value, all CPUs of a per-CPU map included.
+    """
+    room = min(count, max(1, _BATCH_BYTES // size))
+    keys = (ct.c_uint32 * room)()
+    values = ct.create_string_buffer(room * size)
+    place, start = ct.c_uint32(), None
+    found: list[bytes] = []
+    while count > 0:
+        got = ct.c_uint32(min(room, count))
+        result = _lib().bpf_map_lookup_batch(
+            fd, start, ct.byref(place), keys, values, ct.byref(got), None
+        )
+        if result != -errno.ENOENT:  # which says that the end was reached
+            _check(result, "map values")
+        found.append(ct.string_at(values, got.value * size))
+        count = 0 if result < 0 else count - got.value
+        start = ct.byref(place)
+    return b"".join(found)
 
 
 def map_items(

@@ -10,7 +10,7 @@ import ctypes as ct
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,17 @@ from pyfailover.model import MAX_SLAVES, NOBODY, RxMode, Word
 _AGE_NS = 300 * 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Sums over all CPUs, by counter name in lower case."""
-
-    group: Mapping[str, int]
-    slaves: Mapping[int, Mapping[str, int]]  # by slot
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Somebody who transmits through a master."""
 
     mac: str
     vlan: int  # 0: untagged
+
+
+# Of all programs that this process has had open. To ask the kernel for the name of one
+# takes CAP_SYS_ADMIN, which a controller has not; its filters outlive their pins.
+seen_ids: set[int] = set()
 
 
 class ProgramSet:
@@ -83,7 +80,9 @@ class ProgramSet:
 
     def program_ids(self) -> dict[str, int]:
         """Kernel ids of the programs by name: what is ours on a hook."""
-        return {name: libbpf.prog_info(self._fds[name]).id for name in PROGRAMS}
+        ids = {name: libbpf.prog_info(self._fds[name]).id for name in PROGRAMS}
+        seen_ids.update(ids.values())
+        return ids
 
     # --- groups -----------------------------------------------------------
 
@@ -304,28 +303,6 @@ class ProgramSet:
         if result.retval == abi.CasVerdict.REFUSED:
             return False
         raise BpfError(f"cannot change group {index}: verdict {result.retval}")
-
-    # --- counters ---------------------------------------------------------
-
-    def counters(self, index: int) -> Counters:
-        """What a group and its slots have counted since it was attached."""
-        return Counters(
-            group=self._sum("fo_group_stats", self._known(index), abi.GroupCounter),
-            slaves={
-                slot: self._sum(
-                    "fo_slave_stats", index * MAX_SLAVES + slot, abi.SlaveCounter
-                )
-                for slot in range(MAX_SLAVES)
-            },
-        )
-
-    def _sum(
-        self, name: str, key: int, names: type[abi.SlaveCounter | abi.GroupCounter]
-    ) -> dict[str, int]:
-        width = len(names)
-        raw = libbpf.map_lookup(self._fds[name], key, 8 * width * self._cpus)
-        values = memoryview(raw or bytes(8 * width * self._cpus)).cast("Q")
-        return {c.name.lower(): sum(values[c::width]) for c in names}
 
     # --- who transmits ----------------------------------------------------
 

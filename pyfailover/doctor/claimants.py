@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from pyfailover.doctor.findings import Finding, Level
 from pyfailover.doctor.system import HOST, System, text, value
@@ -24,6 +25,8 @@ _OPAQUE = {
     "connmand": "NetworkInterfaceBlacklist in /etc/connman/main.conf",
     "wickedd": "STARTMODE='off' in /etc/sysconfig/network/ifcfg-IF",
 }
+# Those that `pyfailover netconf` tells of all slaves at once, by its words for them.
+_TOLD = {"systemd-networkd": "networkd", "NetworkManager": "networkmanager"}
 
 
 def managers(system: System = HOST) -> dict[str, list[str]]:
@@ -64,9 +67,27 @@ def opaque_managers(running: Mapping[str, object]) -> Finding:
 
 
 def claims(
-    link: Link, running: Mapping[str, Sequence[str]], system: System = HOST
+    link: Link,
+    running: Mapping[str, Sequence[str]],
+    system: System = HOST,
+    *,
+    master: str | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Who would set up an interface, and how to keep him from it."""
+    """Who would set up an interface, and how to keep him from it.
+
+    Args:
+        master: of the group that it is a slave of; None: of none yet.
+    """
+    for who, mend in _claims(link, running, system):
+        manager = _TOLD.get(who)
+        if master is not None and manager is not None:
+            mend = f"pyfailover netconf {quote(master)} --for {manager} --install"
+        yield who, mend
+
+
+def _claims(
+    link: Link, running: Mapping[str, Sequence[str]], system: System
+) -> Iterator[tuple[str, str]]:
     name, index = link.name, str(link.ifindex)
     if "systemd-networkd" in running:
         state = value(system.networkd / index, "ADMIN_STATE")
@@ -88,6 +109,7 @@ def claims(
         for path in (
             system.ifupdown / "interfaces",
             *sorted(system.ifupdown.glob("interfaces.d/*")),
+            *sorted(system.ifupdown_made.glob("*")),
         ):
             if name in _configured(path):
                 yield "ifupdown", f"remove the stanza of {name} from {path}"

@@ -228,7 +228,8 @@ class Examiner:
                     )
 
     def _claims(self, link: Link) -> Iterator[Finding]:
-        for who, mend in claims(link, self._running, self._system):
+        master = self._owners.get(link.ifindex)
+        for who, mend in claims(link, self._running, self._system, master=master):
             yield Finding(
                 level=Level.COST,
                 subject=link.name,

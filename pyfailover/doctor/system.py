@@ -17,6 +17,7 @@ class System:
     networkd: Path = Path("/run/systemd/netif/links")
     networkmanager: Path = Path("/run/NetworkManager/devices")
     ifupdown: Path = Path("/etc/network")
+    ifupdown_made: Path = Path("/run/network/interfaces.d")  # by cloud images
     release: str = field(default_factory=lambda: os.uname().release)
 
 

@@ -29,12 +29,17 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _IFINFO = struct.Struct("=BBHiII")  # ifinfomsg
 _IFADDR = struct.Struct("=BBBBI")  # ifaddrmsg
 _TCMSG = struct.Struct("=BBHiIII")
+_IFSTATS = struct.Struct("=B3xII")  # if_stats_msg
+_STATS_64 = struct.Struct("=8Q")  # head of rtnl_link_stats64
+_TX_DROPPED = 7  # in there
+_STATS_LINK_64, _LINK_64_ALONE = 1, 1 << 0  # IFLA_STATS_LINK_64, and its filter
 _EXT_MASK = struct.Struct("=HHI")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
+_RTM_NEWSTATS, _RTM_GETSTATS = 92, 94
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_DUMP = 0x301  # with NLM_F_REQUEST
 _NLM_F_DUMP_INTR = 0x10
@@ -75,6 +80,23 @@ def all_addresses() -> list[Address]:
     request = _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     found = _dump("list addresses", _RTM_GETADDR, request, _RTM_NEWADDR)
     return [_address(body) for body in found]
+
+
+def dropped_on_transmit() -> dict[int, int]:
+    """Packets that the interfaces of the calling thread's namespace could not
+    transmit, by ifindex.
+
+    Raises:
+        NetlinkError: the kernel refused.
+    """
+    request = _IFSTATS.pack(socket.AF_UNSPEC, 0, _LINK_64_ALONE)
+    found = {}
+    for body in _dump("read counters", _RTM_GETSTATS, request, _RTM_NEWSTATS):
+        _, ifindex, _ = _IFSTATS.unpack_from(body)
+        stats = _attributes(body, _IFSTATS.size).get(_STATS_LINK_64)
+        if stats is not None:
+            found[ifindex] = _STATS_64.unpack_from(stats)[_TX_DROPPED]
+    return found
 
 
 def qdiscs_of(ifindex: int) -> list[Qdisc]:
