@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -51,9 +52,11 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled() -> Iterator[Path]:
     """Where all tests keep the compiled programs: they are compiled once."""
-    return tmp_path_factory.mktemp("cache")
+    with TemporaryDirectory(prefix="pyfailover-cache-") as made:
+        Path(made).chmod(0o755)  # a controller's user reads them
+        yield Path(made)
 
 
 @pytest.fixture

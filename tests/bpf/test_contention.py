@@ -265,4 +265,4 @@ def test_down_delay_on_two_cpus(bench: Bench) -> None:
             assert bench.programs.swap(GROUP, now, word(1, 2 * number - 1))
             back = word(0, 2 * number)
             assert bench.programs.swap(GROUP, word(1, 2 * number - 1), back)
-    assert bench.programs.counters(GROUP).slaves[0]["left"] == 0
+    assert bench.counters().slaves[0]["left"] == 0

@@ -10,7 +10,8 @@ import pytest
 from pyfailover.datapath import abi, libbpf, loading
 from pyfailover.datapath.build import MAPS, PROGRAMS
 from pyfailover.datapath.loading import DEFAULT_MAX_GROUPS
-from pyfailover.datapath.programs import Counters, ProgramSet
+from pyfailover.datapath.programs import ProgramSet
+from pyfailover.datapath.readings import Counters
 from pyfailover.errors import BpfError, StateError
 from pyfailover.lab import scratch_roots
 from pyfailover.model import MAX_SLAVES, NOBODY, Word
@@ -55,7 +56,7 @@ def test_counters_are_sums_over_all_cpus(bench: Bench) -> None:
     finally:
         os.sched_setaffinity(0, everywhere)
     total = sum(97 + cpu for cpu in everywhere)
-    counters = bench.programs.counters(GROUP)
+    counters = bench.counters()
     assert counters.slaves[1]["tx_packets"] == total
     assert counters.slaves[1]["tx_bytes"] == total * len(OUT)
     with libbpf.opened(bench.pins / "maps" / "fo_slave_stats") as fd:
@@ -71,7 +72,7 @@ def test_counters_are_sums_over_all_cpus(bench: Bench) -> None:
 
 def test_every_counter_has_its_name(bench: Bench) -> None:
     """A group that counted nothing has all names of failover.h, at zero."""
-    assert bench.programs.counters(GROUP) == Counters(
+    assert bench.counters() == Counters(
         group={c.name.lower(): 0 for c in abi.GroupCounter},
         slaves={
             slot: {c.name.lower(): 0 for c in abi.SlaveCounter}
@@ -91,7 +92,6 @@ ON_A_GROUP: dict[str, Callable[[ProgramSet, int], object]] = {
     "word": lambda made, group: made.word(group),
     "change": lambda made, group: made.change(group, lambda word: word),
     "swap": lambda made, group: made.swap(group, NOBODY, ONE),
-    "counters": lambda made, group: made.counters(group),
 }
 
 

@@ -147,7 +147,9 @@ def test_network_managers(
     monkeypatch.setattr(examination, "managers", lambda _: running)
     found = examine(tool, pair.host, system=replace(doctor.HOST, networkd=tmp_path))
     assert amiss(found) == {("eth2", "manager"): Level.COST}
-    assert one(found, "eth2", "manager").found == "systemd-networkd sets it up"
+    claim = one(found, "eth2", "manager")
+    assert claim.found == "systemd-networkd sets it up"
+    assert claim.mend == "pyfailover netconf fo0 --for networkd --install"
     told = one(found, "host", "managers")
     assert (told.level, told.found) == (Level.COST, "dhcpcd, systemd-networkd")
     assert "denyinterfaces" in told.mend

@@ -71,8 +71,8 @@ def attached(tool: Tool, ns: Namespace, name: str = "fo0") -> bool:
 def test_persisted_group_is_there_after_a_boot(
     pair: Duo, tool: Tool, *, served: bool, create: bool
 ) -> None:
-    """--persist writes a file of root's alone, and a controller that finds nothing
-    but files attaches the group with all its settings, and traffic flows."""
+    """--persist writes a file that only root changes, and a controller that finds
+    nothing but files attaches the group with all its settings, and traffic flows."""
     with perhaps(served, tool, pair.host):
         make(
             tool,
@@ -87,7 +87,7 @@ def test_persisted_group_is_there_after_a_boot(
             file_of(tool, pair.host).name
         ]
         info = file_of(tool, pair.host).stat()
-        assert (info.st_uid, info.st_mode & 0o777) == (0, 0o600)
+        assert (info.st_uid, info.st_mode & 0o777) == (0, 0o644)
         wanted = records(tool, pair.host)["fo0"].spec
     reboot(tool, pair, create=create)
     with controller(tool, pair.host) as daemon:

@@ -14,7 +14,7 @@ from pyfailover.lab import Namespace
 from pyfailover.model import Policy, Side, TcMode
 from pyfailover.report import Health
 from pyfailover.transaction import open_programs
-from tests.support.daemon import Run, controller, under_traffic
+from tests.support.daemon import USER, Run, controller, under_traffic
 from tests.support.streams import damage
 from tests.support.tool import WAYS, Tool, spec
 from tests.support.topology import Duo
@@ -103,7 +103,7 @@ def test_second_controller_is_refused(pair: Duo, tool: Tool) -> None:
     """It ends at once, with exit code 1 and the process of the first; one of another
     namespace is none of its business."""
     with controller(tool, pair.host) as first:
-        done = tool.process(pair.host, "run", code=1)
+        done = tool.process(pair.host, "run", f"--user={USER}", code=1)
         assert f"a controller runs here already: process {first.pid}" in done.stderr
         assert first.running
         with controller(tool, pair.far) as other:
@@ -188,8 +188,11 @@ def mended(run: Run, before: int, told: str) -> None:
     """Wait for a repair, and see that it is told."""
     run.wait(lambda: repairs(run) > before, told)
     assert run.tool.status(run.pair.host).health is Health.OK
+    run.wait(
+        lambda: len(run.daemon.events(Kind.REPAIR)) == repairs(run),
+        "events of all repairs",
+    )
     events = run.daemon.events(Kind.REPAIR)
-    assert len(events) == repairs(run)
     assert any(told in event.detail for event in events[before:])
 
 

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from pyfailover.history import Kind
 from pyfailover.lab import eventually
 from pyfailover.report import Health
-from tests.support.daemon import Daemon, controller
+from tests.support.daemon import USER, Daemon, controller
 from tests.support.declared import declare, write
 from tests.support.streams import damage, deliver, exchange
 from tests.support.tool import Tool, spec
@@ -58,13 +59,17 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    """One that the next controllers are started by, as they believe."""
-    path = tmp_path / "notify"
-    made = Manager(path)
-    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-    yield made
-    made.close()
+def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    """One that the next controllers are started by, as they believe; as systemd's, its
+    socket is everybody's to write to."""
+    with TemporaryDirectory(prefix="pyfailover-notify-") as directory:
+        Path(directory).chmod(0o711)
+        path = Path(directory) / "notify"
+        made = Manager(path)
+        path.chmod(0o777)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        yield made
+        made.close()
 
 
 def test_ready_once_all_groups_are_attached(
@@ -74,7 +79,7 @@ def test_ready_once_all_groups_are_attached(
     RELOADING=1 with the time of it and READY=1 enclose a reload, one that fails too;
     STOPPING=1 comes before the end, and nothing after it."""
     declare(tool, pair.host)
-    argv = tool.argv(pair.host, "run")
+    argv = tool.argv(pair.host, "run", f"--user={USER}")
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
         try:
             assert manager.next() == ["READY=1"]
@@ -170,7 +175,7 @@ def test_second_one_is_refused(pair: Duo, tool: Tool) -> None:
     does no harm; once that is gone it may start."""
     tool.create(pair.host, spec())
     with controller(tool, pair.host) as daemon:
-        done = tool.process(pair.host, "run", code=1)
+        done = tool.process(pair.host, "run", f"--user={USER}", code=1)
         expected = f"Error: a controller runs here already: process {daemon.pid}\n"
         assert done.stderr.startswith(expected)
         assert daemon.group()["usable"] == 2
@@ -184,7 +189,9 @@ def test_second_one_is_refused(pair: Duo, tool: Tool) -> None:
 @contextmanager
 def logged_json(tool: Tool, pair: Duo, log: Path) -> Iterator[None]:
     """A controller that writes its log as JSON."""
-    argv = tool.argv(pair.host, "run", "--log-format=json", "--reconcile=0.5")
+    argv = tool.argv(
+        pair.host, "run", f"--user={USER}", "--log-format=json", "--reconcile=0.5"
+    )
     with log.open("wb") as file, subprocess.Popen(argv, stderr=file) as process:
         try:
             eventually(lambda: '"ready"' in log.read_text(), timeout=30, what="ready")

@@ -25,6 +25,8 @@ _START_S = 30.0  # the first one of a namespace may have programs compiled
 _END_S = 20.0
 _REACT_S = 20.0
 
+USER = 64023  # nobody's: what a controller may do is not root's to do
+
 RARELY = 60.0  # reconcile: only events and the poll tell of anything
 
 
@@ -107,7 +109,7 @@ def controller(
     """
     with TemporaryDirectory(prefix="pyfailover-log-") as scratch:
         log = Path(scratch) / "log"
-        argv = tool.argv(ns, "run", f"--reconcile={reconcile}", *args)
+        argv = tool.argv(ns, "run", f"--user={USER}", f"--reconcile={reconcile}", *args)
         with log.open("wb") as stream:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stream)
         daemon = Daemon(tool, ns, process, log)

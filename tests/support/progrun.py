@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from pyfailover.datapath import abi, libbpf, loading
+from pyfailover.datapath import abi, libbpf, loading, readings
 from pyfailover.datapath.abi import RxRule
 from pyfailover.datapath.programs import ProgramSet
 from pyfailover.lab import Lab, Namespace, Switches, scratch_roots
@@ -191,11 +191,16 @@ class Bench:
         fd = self.programs.program(program)
         return libbpf.run(fd, frame, ctx=ctx, repeat=repeat)
 
+    def counters(self, group: int = GROUP) -> readings.Counters:
+        """All counters of a group."""
+        return readings.read(self.pins, group + 1).counters(group)
+
     def tally(self) -> Tally:
         """Every counter of every group that is not zero."""
         found: dict[tuple[int, int | None], dict[str, int]] = {}
+        said = readings.read(self.pins, self.programs.max_groups)
         for group in range(self.programs.max_groups):
-            counters = self.programs.counters(group)
+            counters = said.counters(group)
             for slot, values in ((None, counters.group), *counters.slaves.items()):
                 if any(values.values()):
                     found[group, slot] = {k: v for k, v in values.items() if v}

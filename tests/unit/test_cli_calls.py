@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from pyfailover import asking, control, controller, doctor, lifecycle, requests
+from pyfailover import (
+    asking,
+    control,
+    controller,
+    doctor,
+    lifecycle,
+    place,
+    requests,
+)
 from pyfailover.asking import Moved
 from pyfailover.cli import app, groups, running
 from pyfailover.commands import Wish
@@ -30,6 +38,7 @@ from pyfailover.model import (
     TcMode,
 )
 from pyfailover.place import Roots
+from pyfailover.privileges import Account
 from pyfailover.transaction import paths
 
 Main = Callable[..., tuple[int, str, str]]  # see conftest.py
@@ -284,6 +293,9 @@ class FakeController:
         logging.getLogger("pyfailover").info("it runs")
 
 
+USER = Account(97, 98)
+
+
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """With a fake controller: the namespaces that its process joined for good."""
@@ -291,7 +303,9 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.setattr(FakeController, "made", [])
     monkeypatch.setattr(controller, "Controller", FakeController)
     monkeypatch.setattr(requests, "Requests", lambda made: made)
-    monkeypatch.setattr(running, "join_namespace", seen.append)
+    monkeypatch.setattr(place, "join_namespace", seen.append)
+    monkeypatch.setattr(running, "account", {"pyfailover": USER}.get)
+    monkeypatch.setattr(running, "can_become_another", lambda: True)
     monkeypatch.setattr(app, "in_named_namespace", nullcontext)
     return seen
 
@@ -299,8 +313,29 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.mark.parametrize(
     ("args", "options"),
     [
-        ([], {"reconcile_s": 10.0, "poll_s": 0.005}),
-        (["--reconcile=0.5", "--poll=20"], {"reconcile_s": 0.5, "poll_s": 0.02}),
+        ([], {"reconcile_s": 10.0, "poll_s": 0.005, "export": None}),
+        (
+            ["--reconcile=0.5", "--poll=20"],
+            {"reconcile_s": 0.5, "poll_s": 0.02, "export": None},
+        ),
+        (
+            ["--metrics=[::1]:97"],
+            {"reconcile_s": 10.0, "poll_s": 0.005, "export": ["--listen=[::1]:97"]},
+        ),
+        (
+            [
+                *("--metrics=[::1]:97", "--tls-cert=/c.pem", "--tls-key=/k.pem"),
+                "--client-ca=/a.pem",
+            ],
+            {
+                "reconcile_s": 10.0,
+                "poll_s": 0.005,
+                "export": [
+                    *("--listen=[::1]:97", "--tls-cert=/c.pem", "--tls-key=/k.pem"),
+                    "--client-ca=/a.pem",
+                ],
+            },
+        ),
     ],
 )
 def test_run(
@@ -308,21 +343,47 @@ def test_run(
     joined: list[Path],
     scratch: Roots,
     args: Sequence[str],
-    options: Mapping[str, float],
+    options: Mapping[str, object],
 ) -> None:
     """The controller has its roots and times, and logs on stderr from info on."""
     code, out, err = main("run", *args)
     assert (code, out) == (0, "")
     assert err.rstrip().endswith("Z info it runs")
     (made,) = FakeController.made
+    options = {**options, "user": USER}
     assert (made.roots, made.options, made.level) == (scratch, options, logging.INFO)
     assert joined == []
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--metrics=9909"], "'9909' is not an address to listen on"),
+        (["--tls-cert=c", "--tls-key=k"], "--tls-cert goes with --metrics"),
+        (["--metrics=h:1", "--tls-key=k"], "--tls-cert and --tls-key go together"),
+        (["--metrics=h:1", "--client-ca=a"], "--client-ca goes with --tls-cert"),
+    ],
+)
+def test_run_with_bad_metrics(
+    main: Main, joined: list[Path], args: Sequence[str], said: str
+) -> None:
+    """What an exporter could not do is refused before anything is begun."""
+    code, _, err = main("run", *args)
+    assert (code, FakeController.made) == (2, [])
+    assert said in err
 
 
 def test_run_logs_json(main: Main, joined: list[Path]) -> None:
     """As JSON a line is an object."""
     _, _, err = main("run", "--log-format", "json")
     assert json.loads(err)["what"] == "it runs"
+
+
+def test_run_as_a_user_that_there_is_not(main: Main, joined: list[Path]) -> None:
+    """It is said, and the controller stays root's."""
+    _, _, err = main("run", "--user=nobody-of-that-name")
+    assert "there is no user 'nobody-of-that-name'" in err
+    assert [made.options["user"] for made in FakeController.made] == [None]
 
 
 def test_run_debug(main: Main, joined: list[Path]) -> None:

@@ -927,12 +927,12 @@ def test_file_round_trip(spec: GroupSpec, create: bool, netns: str | None) -> No
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    """A file has the master and what is not at its default, for us alone."""
+    """A file has the master and what is not at its default, for us alone to write."""
     directory = tmp_path / "etc" / "pyfailover"
     path = save(directory, DECLARED)
     assert path == directory / "fo0.toml"
     assert path.read_text() == GOOD
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert stat.S_IMODE(directory.stat().st_mode) & 0o022 == 0
     spec = replace(DECLARED.spec, standbys=("é", "name=a\\\x7f"), rx=RxMode.ALL)
     save(directory, replace(DECLARED, spec=spec, create=True))

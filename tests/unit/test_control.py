@@ -416,9 +416,16 @@ def test_wrong_peer(
 
 @pytest.mark.parametrize("uid", [0, 4711])
 def test_right_peer(server: Server, monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
-    """Root and the server's user are heard."""
+    """Root is heard, and the server's user if he asks for what reads."""
     monkeypatch.setattr(control, "_peer_uid", lambda _: uid)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    if uid == 0:
+        assert lives(server)
+        return
+    with pytest.raises(PyFailoverError, match="only root may ask to echo"):
+        ask(server.run, "echo", number=97)
+    assert server.asked == []
+    monkeypatch.setattr(control, "READING", ("echo",))
     assert lives(server)
 
 

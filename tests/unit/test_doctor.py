@@ -21,6 +21,7 @@ from pyfailover.doctor.host import essentials, surroundings, toolchain
 from pyfailover.errors import UnsupportedError
 from pyfailover.model import Link, Policy, Role, Side, TcMode
 from pyfailover.place import Roots, sole_controller
+from pyfailover.privileges import Account
 from pyfailover.report import GroupStatus, Health, SlaveStatus
 
 ALL_RIGHTS = "000001ffffffffff"
@@ -51,6 +52,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
         modules=tmp_path / "modules",
         networkd=tmp_path / "networkd",
         networkmanager=tmp_path / "nm",
+        ifupdown_made=tmp_path / "made",
         ifupdown=tmp_path / "network",
         release="6.18.0",
     )
@@ -189,7 +191,20 @@ def surround(
         run = tmp_path / "run"
         return list(surroundings(Roots(), run, system, carrier_test=carrier_test))
 
+    monkeypatch.setattr(host, "account", lambda _: Account(97, 98))
     return look
+
+
+def test_without_the_users_account(
+    surround: Surround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cost, and how to have it."""
+    monkeypatch.setattr(host, "account", lambda _: None)
+    (found,) = (each for each in surround(None) if each.what == "user")
+    assert found.level is Level.COST
+    assert found.mend == (
+        "useradd --system --no-create-home --shell /usr/sbin/nologin pyfailover"
+    )
 
 
 @pytest.mark.parametrize("loaded", [None, True])
@@ -228,7 +243,8 @@ def test_with_a_controller(surround: Surround, tmp_path: Path) -> None:
     with sole_controller(tmp_path / "run"):
         found = surround()
     assert set(levels(found).values()) == {Level.OK}
-    assert found[-1].found == f"process {os.getpid()}"
+    (said,) = (each for each in found if each.what == "controller")
+    assert said.found == f"process {os.getpid()}"
 
 
 def test_controller_that_was_killed(surround: Surround, tmp_path: Path) -> None:
@@ -368,6 +384,20 @@ def test_networkmanager(
     start("NetworkManager", "--no-daemon")
     write(system.networkmanager / "7", state)
     assert claimants(system) == ["NetworkManager"] * claimed
+
+
+def test_slaves_of_a_group(system: System, start: Start) -> None:
+    """Of a slave that is one already the command is named that tells of all."""
+    start("systemd-network")
+    start("NetworkManager")
+    write(system.networkd / "7", "ADMIN_STATE=configured\n")
+    write(system.networkmanager / "7", "managed=true\n")
+    write(system.ifupdown_made / "eth1", "iface eth1 inet dhcp\n")
+    assert dict(claims(ETH1, managers(system), system, master="fo;0")) == {
+        "systemd-networkd": "pyfailover netconf 'fo;0' --for networkd --install",
+        "NetworkManager": "pyfailover netconf 'fo;0' --for networkmanager --install",
+        "ifupdown": f"remove the stanza of eth1 from {system.ifupdown_made / 'eth1'}",
+    }
 
 
 def test_state_of_managers_that_do_not_run_here(system: System, start: Start) -> None:

@@ -169,6 +169,14 @@ def test_nothing_yet(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+def test_a_record_that_goes_meanwhile(tmp_path: Path) -> None:
+    """One that is listed, and gone when it is to be read, is none."""
+    journal = Journal(tmp_path)
+    journal.put(record())
+    (tmp_path / "groups" / "fo1.json").symlink_to("gone")
+    assert journal.all().keys() == {"fo0"}
+
+
 def test_half_a_file_is_not_read(tmp_path: Path) -> None:
     """What a killed writer left beside the record is ignored, then overwritten."""
     journal = Journal(tmp_path)

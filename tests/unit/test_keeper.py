@@ -198,11 +198,17 @@ def programs() -> Stepping:
 
 
 @pytest.fixture
-def trio(programs: Stepping) -> Keeper:
+def devices() -> Devices:
+    """The slaves, all ready."""
+    made = Devices()
+    made.said = {link.name: True for link in (ETH1, ETH2, ETH3)}
+    return made
+
+
+@pytest.fixture
+def trio(programs: Stepping, devices: Devices) -> Keeper:
     """A group of them."""
     links = (ETH1, ETH2, ETH3)
-    devices = Devices()
-    devices.said = {link.name: True for link in links}
     view = View(
         ethtool=cast(Ethtool, devices),
         announcer=cast(Announcer, None),
@@ -239,6 +245,20 @@ def test_step_is_adopted(programs: Stepping, trio: Keeper, heard: bool) -> None:
     assert changes[0].at == 200.0 or not heard
     assert not trio.group.slots[0].sight.ready
     assert trio.usable == 2
+
+
+def test_step_away_from_one_that_is_gone(
+    programs: Stepping, devices: Devices, trio: Keeper
+) -> None:
+    """A slave in another namespace is seen by nobody: before netlink tells of it the
+    traffic is not moved back to it."""
+    step = programs.step(0, 1, 200.0)
+    programs.states[0] = LinkState.NONE
+    devices.said["eth1"] = None
+    assert trio.hear(step) is None
+    changes = trio.settle(300.0, 300.0)
+    assert seen(changes) == [("eth1", "eth2", "removed", "kernel")]
+    assert programs.now.active == 1
 
 
 def test_steps_one_after_another(programs: Stepping, trio: Keeper) -> None:

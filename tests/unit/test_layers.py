@@ -60,6 +60,8 @@ TABLE = {
     "ethtool": Row(),
     "announce": Row(),
     "place": Row(),
+    "privileges": Row(),
+    "confinement": Row("privileges"),
     "logs": Row(values=""),
     "history": Row(),
     "control": Row(),
@@ -68,7 +70,7 @@ TABLE = {
     "datapath.abi": Row("datapath."),
     "datapath.libbpf": Row("datapath."),
     "datapath.toolchain": Row("datapath."),
-    "datapath.build": Row("datapath.", libraries="bcc"),
+    "datapath.build": Row("datapath. privileges", libraries="bcc"),
     "datapath.image": Row("datapath.", values="", banned=PURE),
     "datapath.btf": Row("datapath."),
     "datapath.kernel_steps": Row("datapath."),
@@ -77,6 +79,7 @@ TABLE = {
     "datapath.cache": Row("datapath."),
     "datapath.loading": Row("datapath."),
     "datapath.programs": Row("datapath."),
+    "datapath.readings": Row("datapath."),
     "datapath.ring": Row(values=""),
     "datapath.hooks": Row("datapath."),
     # what joins them, on a locked namespace
@@ -94,28 +97,31 @@ TABLE = {
     # the controller
     "keeper": Row("announce core datapath. ethtool journal plan switching"),
     "poll": Row("ethtool keeper"),
-    "telling": Row("history logs"),
+    "tally": Row("history", banned=PURE),
+    "telling": Row("history logs tally"),
     "jobs": Row("journal logs place transaction"),
     "kept": Row(
         "announce commands config datapath. ethtool history jobs journal keeper logs "
         "mending place poll rules switching telling transaction upkeep"
     ),
+    "exporting": Row("logs place"),
     "controller": Row(
-        "commands config control ethtool kept logs netlink.events "
-        "place poll renewal service transaction upkeep"
+        "commands config control ethtool exporting kept logs netlink.events "
+        "place poll privileges renewal service transaction upkeep"
     ),
     "requests": Row(
-        ". commands config control controller history switching transaction"
+        ". commands config control controller datapath. history switching transaction"
     ),
     # asking it, and looking on
     "asking": Row(
-        "commands config control mending place renewal switching transaction"
+        "commands config control journal mending netlink.rtnl place renewal switching "
+        "transaction"
     ),
-    "report": Row("ethtool journal netlink.rtnl place steps transaction"),
+    "report": Row("datapath. journal netlink.dump place steps transaction"),
     "doctor": Row("doctor.", values=""),
     "doctor.findings": Row("doctor."),
     "doctor.system": Row("doctor."),
-    "doctor.host": Row("datapath. doctor. place"),
+    "doctor.host": Row("datapath. doctor. place privileges"),
     "doctor.claimants": Row("doctor."),
     "doctor.groups": Row("doctor. report"),
     "doctor.interfaces": Row(
@@ -123,6 +129,29 @@ TABLE = {
     ),
     "doctor.examination": Row(
         "doctor. ethtool journal netlink.rtnl place steps transaction"
+    ),
+    "exporter": Row(values=""),
+    "exporter.address": Row(),
+    "exporter.looking": Row("control history netlink.dump place report transaction"),
+    "exporter.families": Row(
+        ". datapath. exporter. report tally", libraries="prometheus_client"
+    ),
+    "exporter.serving": Row("exporter.", libraries="prometheus_client"),
+    "exporter.process": Row(
+        "confinement exporter. logs place privileges", libraries="prometheus_client"
+    ),
+    # telling network managers
+    "netconf": Row("netconf.", values=""),
+    "netconf.files": Row("netconf.", values="", banned=PURE),
+    "netconf.subject": Row("rules", banned=PURE),
+    "netconf.udev": Row("netconf.", banned=PURE),
+    "netconf.networkd": Row("netconf.", banned=PURE),
+    "netconf.networkmanager": Row("netconf.", banned=PURE),
+    "netconf.ifupdown": Row("netconf.", banned=PURE),
+    "netconf.managers": Row("netconf.", banned=PURE),
+    "netconf.installing": Row("netconf."),
+    "netconf.finding": Row(
+        "config ethtool journal netconf. netlink.rtnl place plan steps transaction"
     ),
     # what shows it
     "demo": Row(
@@ -135,8 +164,10 @@ TABLE = {
     "cli.groups": Row(
         "asking cli. commands lifecycle mending place transaction", libraries="click"
     ),
+    "cli.managing": Row("cli. netconf. netconf place", libraries="click"),
     "cli.running": Row(
-        "asking cli. controller demo logs place requests", libraries="click"
+        "asking cli. controller demo exporter. logs place privileges requests",
+        libraries="click",
     ),
     "cli.showing": Row(
         "asking cli. control doctor. history place report transaction",
@@ -155,7 +186,7 @@ TABLE = {
 }
 
 # Who may wait in an event loop; all others are called from it, or are plain.
-IN_THE_LOOP = {"control", "controller", "jobs", "kept", "telling"}
+IN_THE_LOOP = {"control", "controller", "exporting", "jobs", "kept", "telling"}
 
 
 def dotted(path: Path) -> str:
@@ -257,8 +288,19 @@ def test_a_fault_is_seen(source: str, fault: str) -> None:
     {
         "bcc": ["datapath.build"],
         "pyroute2": ["netlink.events", "netlink.features", "netlink.rtnl"],
-        "click": ["cli.app", "cli.caching", "cli.groups", "cli.running", "cli.showing"],
-        "prometheus_client": [],
+        "click": [
+            "cli.app",
+            "cli.caching",
+            "cli.groups",
+            "cli.managing",
+            "cli.running",
+            "cli.showing",
+        ],
+        "prometheus_client": [
+            "exporter.families",
+            "exporter.serving",
+            "exporter.process",
+        ],
     }.items(),
 )
 def test_each_library_has_one_home(library: str, home: list[str]) -> None:
@@ -274,6 +316,7 @@ def test_each_library_has_one_home(library: str, home: list[str]) -> None:
         "cli": {"__main__"},
         "demo": {"cli"},
         "doctor": {"cli"},
+        "netconf": {"cli"},
         "requests": {"cli"},
         "controller": {"cli", "requests"},
         "asking": {"cli", "demo"},

@@ -4,8 +4,8 @@
 Records are real; links, programs and attachments are as the test says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import pytest
 
 from pyfailover import report
 from pyfailover.datapath.abi import GroupCounter, RxRule, SlaveCounter
-from pyfailover.datapath.programs import Counters
+from pyfailover.datapath.hooks import Attachment
+from pyfailover.datapath.readings import Counters
 from pyfailover.journal import Journal, Record
 from pyfailover.model import GroupSpec, Hook, Link, Policy, Role, Side, TcMode, Word
 from pyfailover.place import Roots
 from pyfailover.report import GroupStatus, Health, SlaveStatus, groups, table
-from pyfailover.steps import Attach, Host, MakeVeth, OpenGroup, Seat, Step, to_data
+from pyfailover.steps import Attach, MakeVeth, OpenGroup, Seat, Step, to_data
 
 MASTER = 1
 GOOD = Link(ifindex=0, name="", mac="02::1", mtu=1500, up=True, carrier=True)
@@ -160,44 +161,30 @@ SCENES = [
 
 @dataclass
 class FakePrograms:
-    """A ProgramSet of one group."""
+    """What a set says of one group."""
 
     now: Word
     carrier_test: bool = False
+    program_ids: frozenset[int] = frozenset()
 
     def word(self, index: int) -> Word:
         """The word in force."""
         assert index == 5
         return self.now
 
-    def counters(self, index: int) -> Counters:
+    def stepped_at(self, index: int) -> float:
+        """When a program stepped last."""
+        assert index == 5
+        return 97.5
+
+    def counters(self, index: int, slots: int) -> Counters:
         """Slot n has sent 100 n + 1 packets."""
         assert index == 5
         names = [counter.name.lower() for counter in SlaveCounter]
         return Counters(
             group={counter.name.lower(): 7 for counter in GroupCounter},
-            slaves={n: dict.fromkeys(names, 100 * n + 1) for n in range(8)},
+            slaves={n: dict.fromkeys(names, 100 * n + 1) for n in range(slots)},
         )
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-@dataclass
-class FakeNetlink:
-    """The links that there are."""
-
-    found: Mapping[int, Link] = field(default_factory=dict)
-
-    def __enter__(self) -> "FakeNetlink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def links(self) -> Mapping[int, Link]:
-        """All interfaces by ifindex."""
-        return self.found
 
 
 Stage = Callable[..., list[GroupStatus]]
@@ -212,16 +199,16 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     ) -> list[GroupStatus]:
         word = Word(generation=97, active=scene.active, approved=0b11)
         programs = FakePrograms(word, scene.tested) if scene.loaded else None
-        netlink = FakeNetlink(links(scene))
-        intact = set(netlink.found) - set(scene.detached)
+        found = links(scene)
+        intact = set(found) - set(scene.detached)
 
-        def is_intact(step: Attach, _: Host) -> bool:
-            return step.ifindex in intact
+        def is_attached(hook: Attachment, _: Collection[int]) -> bool:
+            return hook.ifindex in intact
 
         monkeypatch.setattr(report, "paths", lambda _: (tmp_path, tmp_path))
-        monkeypatch.setattr(report, "open_programs", lambda _: programs)
-        monkeypatch.setattr(report, "Netlink", lambda: netlink)
-        monkeypatch.setattr(Attach, "intact", is_intact)
+        monkeypatch.setattr(report, "read_programs", lambda *_: programs)
+        monkeypatch.setattr(report, "all_links", lambda: list(found.values()))
+        monkeypatch.setattr(Attachment, "attached", is_attached)
         Journal(tmp_path).put(record(scene))
         return groups(Roots(), None, controller)
 

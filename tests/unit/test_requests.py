@@ -26,6 +26,7 @@ from pyfailover.config import spec_to
 from pyfailover.control import Reply
 from pyfailover.controller import Controller
 from pyfailover.core import Verdict
+from pyfailover.datapath import cache
 from pyfailover.errors import ConfigError, PyFailoverError, RefusedError, StateError
 from pyfailover.history import Kind
 from pyfailover.journal import Record
@@ -34,6 +35,7 @@ from pyfailover.model import Decider, GroupSpec, Link, Policy, Reason, TcMode
 from pyfailover.place import Roots
 from pyfailover.requests import Requests
 from pyfailover.switching import Change
+from pyfailover.tally import Tally
 from tests.support.specs import specs
 
 SPEC = GroupSpec(name="fo0", primary="eth1", standbys=("eth2",))
@@ -88,7 +90,8 @@ class FakeController:
         self.started = 1795590091.5
         self.kept = self.jobs = self.teller = self
         self.troubles = {"fo7": StateError("there is no 'eth9'", hint="plug it")}
-        self.repairs = 5
+        self.tally = Tally()
+        self.tally.repairs["fo0"] = 5
         self.keepers = {"fo0": FakeKeeper(self.asked)}
         self.view = SimpleNamespace(
             links={7: GOOD, 8: replace(GOOD, ifindex=8, name="eth2")}
@@ -197,6 +200,18 @@ def test_status(controller: FakeController) -> None:
         },
     }
     assert controller.asked == []
+
+
+def test_metrics(controller: FakeController, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of `status`, and what was counted."""
+    monkeypatch.setattr(cache, "obtained", Counter(cache=2, compiler=1))
+    found = handle(controller, {"do": "metrics"})
+    tally = controller.tally.as_data()
+    assert found["tally"]["repairs"] == tally["repairs"] == {"fo0": 5}
+    assert found["tally"].keys() == tally.keys()
+    assert found["loads"] == {"cache": 2, "compiler": 1}
+    rest = {k: v for k, v in found.items() if k not in ("tally", "loads")}
+    assert rest == handle(controller, {"do": "status"})
 
 
 @given(
@@ -647,7 +662,8 @@ def test_unknown_request(controller: FakeController, do: str) -> None:
     exc = refused(controller, {"do": do})
     assert isinstance(exc, ConfigError)
     assert (
-        exc.hint == "it can do status, attach, detach, switch, reload, replace, watch"
+        exc.hint
+        == "it can do status, metrics, attach, detach, switch, reload, replace, watch"
     )
 
 

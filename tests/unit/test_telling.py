@@ -335,3 +335,14 @@ def test_group_that_was_detached(told: Told, monkeypatch: pytest.MonkeyPatch) ->
         assert each.teller.degraded_since("fo0") is None
         each.teller.redundancy("fo0", 1, 2)
         assert each.teller.degraded_since("fo0") == MOMENT + 97
+
+
+def test_all_is_counted(told: Told) -> None:
+    """At once, before anybody is told; a group that is forgotten takes its own."""
+    told.teller.tell(SWITCH)
+    told.teller.note("fo0", Kind.REPAIR)
+    tally = told.teller.tally
+    assert (tally.switches.total(), tally.repairs["fo0"]) == (1, 1)
+    assert tally.last_switch == {"fo0": MOMENT}
+    told.teller.forget("fo0")
+    assert (tally.switches.total(), tally.last_switch) == (0, {})
