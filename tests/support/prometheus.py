@@ -70,11 +70,19 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(ns: Namespace, targets: Mapping[str, str]) -> Iterator[Prometheus]:
+def prometheus(
+    ns: Namespace,
+    targets: Mapping[str, str],
+    *,
+    rules: Path | None = None,
+    alertmanager: str | None = None,
+) -> Iterator[Prometheus]:
     """A server in a namespace that scrapes exporters as the job 'pyfailover'.
 
     Args:
         targets: their addresses and ports, by what `instance` is to be.
+        rules: a file of rules.
+        alertmanager: the address and port of who is told of alerts.
     """
     exporters = [
         {"targets": [address], "labels": {"instance": instance}}
@@ -82,7 +90,12 @@ def prometheus(ns: Namespace, targets: Mapping[str, str]) -> Iterator[Prometheus
     ]
     jobs = [{"job_name": JOB, "static_configs": exporters}]
     intervals = dict.fromkeys(_INTERVALS, f"{SCRAPE_S * 1000:.0f}ms")
-    config = {"global": intervals, "scrape_configs": jobs}
+    config: dict[str, Any] = {"global": intervals, "scrape_configs": jobs}
+    if rules is not None:
+        config["rule_files"] = [str(rules)]
+    if alertmanager is not None:
+        told = [{"static_configs": [{"targets": [alertmanager]}]}]
+        config["alerting"] = {"alertmanagers": told}
     with TemporaryDirectory(prefix="pyfailover-prometheus-") as scratch:
         file, log = Path(scratch, "prometheus.yml"), Path(scratch, "log")
         file.write_text(yaml.safe_dump(config))
