@@ -3,7 +3,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tests.support.image import (
     Container,
     Engine,
     container,
-    engine,
 )
 from tests.support.scraping import answers, scrape
 from tests.support.streams import damage, deliver, exchange
@@ -35,13 +33,6 @@ HEALTH = (
     "-c",
     "pyfailover status --json | grep -q '\"controller\": true'",
 )
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Engine]:
-    """An engine that has the image."""
-    with engine() as made:
-        yield made
 
 
 def ready(made: Container) -> None:
