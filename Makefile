@@ -10,7 +10,7 @@ DEBS    := python3 python3-venv python3-bpfcc libbpf1 linux-headers-$(ARCH) \
            iproute2 iputils-ping iperf3 ethtool tcpdump clang-format
 # What only the tests need. Servers are not installed, only unpacked: they are not
 # to run on the machine of whoever tests.
-TEST_DEBS  := buildah conmon debootstrap openssl podman runc
+TEST_DEBS  := buildah conmon debootstrap groff-base openssl podman runc
 UNPACKED   := prometheus prometheus-alertmanager
 SYSTEM  := $(VENV)/.system
 TESTING := $(VENV)/.testing

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pyfailover import asking, lifecycle
+from pyfailover.cli import completing
 from pyfailover.cli.app import cli, warn_no_controller
 from pyfailover.commands import Wish
 from pyfailover.mending import Outcome
@@ -27,9 +28,15 @@ def _group_options(command: Callable[..., None]) -> Callable[..., None]:
                 "standbys",
                 metavar="RULE",
                 multiple=True,
+                shell_complete=completing.interfaces,
                 help="A standby slave; several, in order of rank.",
             ),
-            click.option("--primary", metavar="RULE", help="The preferred slave."),
+            click.option(
+                "--primary",
+                metavar="RULE",
+                shell_complete=completing.interfaces,
+                help="The preferred slave.",
+            ),
             click.option(
                 "--side",
                 type=click.Choice([s.value for s in Side]),
@@ -230,7 +237,7 @@ Examples:
   pyfailover --netns lab attach fo0 --primary eth0 --standby eth1 --tc clsact
 """
 )
-@click.argument("master")
+@click.argument("master", shell_complete=completing.groups)
 @_group_options
 @click.pass_obj
 def attach(roots: Roots, /, master: str, **options: Any) -> None:
@@ -253,7 +260,7 @@ Examples:
   pyfailover detach --force        # what is in no record, too
 """
 )
-@click.argument("master", required=False)
+@click.argument("master", required=False, shell_complete=completing.groups)
 @click.option(
     "--force",
     is_flag=True,
@@ -281,7 +288,7 @@ Examples:
   pyfailover destroy fo0 --persist
 """
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completing.groups)
 @click.option("--persist", is_flag=True, help="Remove the file that declares it, too.")
 @click.pass_obj
 def destroy(roots: Roots, name: str, persist: bool) -> None:
@@ -299,8 +306,8 @@ Examples:
   pyfailover switch fo0 auto
 """
 )
-@click.argument("master")
-@click.argument("slave", metavar="SLAVE|auto")
+@click.argument("master", shell_complete=completing.groups)
+@click.argument("slave", metavar="SLAVE|auto", shell_complete=completing.interfaces)
 @click.pass_obj
 def switch(roots: Roots, master: str, slave: str) -> None:
     """Move MASTER's traffic to SLAVE and hold it there; `auto` ends that."""

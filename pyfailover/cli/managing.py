@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from pyfailover import netconf
+from pyfailover.cli import completing
 from pyfailover.cli.app import cli
 from pyfailover.netconf import Configuration, Dhcp, Done, Manager, Subject
 from pyfailover.place import Roots
@@ -25,7 +26,7 @@ Examples:
   pyfailover netconf fo0 --for ifupdown --remove
 """,
 )
-@click.argument("master")
+@click.argument("master", shell_complete=completing.groups)
 @click.option(
     "--for",
     "manager",

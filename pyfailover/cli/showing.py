@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from pyfailover import asking, control, doctor, report
+from pyfailover.cli import completing
 from pyfailover.cli.app import cli, warn_no_controller
 from pyfailover.errors import PyFailoverError
 from pyfailover.history import History, from_data, table, to_data
@@ -29,7 +30,7 @@ Examples:
   pyfailover status --watch
 """
 )
-@click.argument("master", required=False)
+@click.argument("master", required=False, shell_complete=completing.groups)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 @click.pass_context
@@ -92,7 +93,7 @@ Examples:
   pyfailover events --follow
 """
 )
-@click.argument("master", required=False)
+@click.argument("master", required=False, shell_complete=completing.groups)
 @click.option("--last", metavar="N", type=click.IntRange(1), help="Only so many.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--follow", is_flag=True, help="And all to come, of the controller.")
@@ -129,7 +130,12 @@ Examples:
   pyfailover doctor --json
 """,
 )
-@click.argument("interfaces", metavar="[IF]...", nargs=-1)
+@click.argument(
+    "interfaces",
+    metavar="[IF]...",
+    nargs=-1,
+    shell_complete=completing.interfaces,
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.pass_context
 def examine(context: click.Context, interfaces: tuple[str, ...], as_json: bool) -> None:

@@ -164,6 +164,8 @@ TABLE = {
     "cli.groups": Row(
         "asking cli. commands lifecycle mending place transaction", libraries="click"
     ),
+    "cli.completing": Row("cli. place", libraries="click"),
+    "cli.manual": Row("cli.", libraries="click"),
     "cli.managing": Row("cli. netconf. netconf place", libraries="click"),
     "cli.running": Row(
         "asking cli. controller demo exporter. logs place privileges requests",
@@ -292,6 +294,8 @@ def test_a_fault_is_seen(source: str, fault: str) -> None:
             "cli.app",
             "cli.caching",
             "cli.groups",
+            "cli.completing",
+            "cli.manual",
             "cli.managing",
             "cli.running",
             "cli.showing",
