@@ -18,15 +18,15 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from pyfailover.errors import ConfigError, PyFailoverError
 from pyfailover.exporter.address import parse_address
+from pyfailover.exporter.text import CONTENT_TYPE, to_text
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0  # with a client that says or reads nothing
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +114,8 @@ def _answer(
 ) -> list[bytes]:
     """A scrape as plain text, whatever is asked for: OpenMetrics takes half as long
     again to write, and to compress it would take longer than all the rest."""
-    body = generate_latest(registry)
-    head = [("Content-Type", _TEXT), ("Content-Length", str(len(body)))]
+    body = to_text(registry.collect())
+    head = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))]
     start("200 OK", head)
     return [body]
 

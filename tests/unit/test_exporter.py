@@ -6,13 +6,20 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from pyfailover import control, report
 from pyfailover.errors import ConfigError, NetlinkError, PyFailoverError, StateError
@@ -22,6 +29,7 @@ from pyfailover.exporter.families import families
 from pyfailover.exporter.looking import Looker, Seen
 from pyfailover.exporter.process import State
 from pyfailover.exporter.serving import Server, Tls
+from pyfailover.exporter.text import to_text
 from pyfailover.history import Event, History, Kind
 from pyfailover.model import Decider, Policy, Reason, Role, RxMode, Side, TcMode
 from pyfailover.place import Roots
@@ -227,18 +235,41 @@ def test_datapath_up(groups: list[GroupStatus], readable: bool, up: float) -> No
     assert value(Seen(groups=groups, readable=readable), "datapath_up") == up
 
 
-def test_names_may_be_odd() -> None:
-    """A rule has characters that a label must escape; the text is good all the same."""
+def test_text() -> None:
+    """What prometheus_client reads in our text is what it reads in its own, also with
+    characters that must be escaped."""
     slave = replace(GONE, name='altname="a\\b"\n')
 
     class Still(Looker):
         def look(self) -> Seen:
-            return Seen(groups=[replace(GROUP, slaves=[slave])])
+            return Seen(
+                groups=[replace(GROUP, slaves=[slave])], controller=told(SWITCH)
+            )
 
     registry = CollectorRegistry()
     registry.register(State(Still(Roots())))
-    text = generate_latest(registry).decode()
-    assert 'slave="altname=\\"a\\\\b\\"\\n"' in text
+    ProcessCollector(registry=registry)
+    collected = list(registry.collect())
+    ours, theirs = to_text(collected), generate_latest(Fixed(collected))
+    assert families_in(ours) == families_in(theirs)
+    assert len(families_in(ours)) == len(collected) > 40
+    assert b'slave="altname=\\"a\\\\b\\"\\n"' in ours
+
+
+class Fixed(Collector):
+    """Metrics that were collected already."""
+
+    def __init__(self, found: Sequence[Metric]) -> None:
+        self._found = found
+
+    def collect(self) -> Sequence[Metric]:
+        """Those."""
+        return self._found
+
+
+def families_in(text: bytes) -> list[Metric]:
+    """Metrics, as prometheus_client reads them."""
+    return list(text_string_to_metric_families(text.decode()))
 
 
 # --- looking ------------------------------------------------------------------

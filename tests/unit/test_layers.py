@@ -137,6 +137,7 @@ TABLE = {
         ". datapath. exporter. report tally", libraries="prometheus_client"
     ),
     "exporter.serving": Row("exporter.", libraries="prometheus_client"),
+    "exporter.text": Row(libraries="prometheus_client"),
     "exporter.process": Row(
         "confinement exporter. logs place privileges", libraries="prometheus_client"
     ),
@@ -303,6 +304,7 @@ def test_a_fault_is_seen(source: str, fault: str) -> None:
         "prometheus_client": [
             "exporter.families",
             "exporter.serving",
+            "exporter.text",
             "exporter.process",
         ],
     }.items(),
